@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+from glob import glob
+
+from setuptools import find_packages, setup
+
+PACKAGE = "aot_perception"
+
+COMMANDS = [
+    "benchmark = aot_runtime.benchmark:main",
+    "events = f3_ros.events.cli:main",
+    "export_f3_to_pt2 = f3_ros.export_f3:main",
+    "f3_demo = f3_ros.demo:main",
+    "f3_node = f3_ros.node:main",
+    "f3_offline = f3_ros.offline:main",
+    "inspect_artifact = aot_runtime.inspect:main",
+    "record_topics = f3_ros.recorder:main",
+    "replay_node = f3_ros.replay_node:main",
+]
+
+setup(
+    name=PACKAGE,
+    version="0.1.0",
+    description="ROS 2 perception nodes whose networks are compiled ahead of time",
+    license="Apache-2.0",
+    maintainer="aot_perception maintainers",
+    maintainer_email="maintainers@aot-perception.invalid",
+    packages=find_packages(include=["aot_runtime*", "f3_ros*"]),
+    python_requires=">=3.10",
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
+        (f"share/{PACKAGE}", ["package.xml"]),
+        (f"share/{PACKAGE}/launch", sorted(glob("launch/*.launch.py"))),
+        (f"share/{PACKAGE}/config", sorted(glob("config/*"))),
+    ],
+    # torch is left out on purpose: which build fits (CPU, CUDA, Jetson) only the user's machine knows.
+    install_requires=["h5py", "hdf5plugin", "numba", "numpy", "psutil", "pyyaml", "rich", "rosbags", "safetensors"],
+    extras_require={
+        "aedat4": ["dv-processing"],
+        "pictures": ["matplotlib", "opencv-python-headless"],
+        "test": ["hypothesis", "pytest", "pytest-timeout"],
+    },
+    zip_safe=False,
+    entry_points={"console_scripts": COMMANDS},
+)
