@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""AOTInductor: compile an exported program to a `.pt2`, and run one.
+
+A loaded package checks nothing about its inputs: a wrong size is read past the buffer, a wrong dtype crashes, wrong
+strides are misread. Only compiled_model.py, which checks, should call run().
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aot_runtime.errors import ArtifactError, ExportError
+
+if TYPE_CHECKING:
+    import torch
+
+MODEL_NAME = "model"
+# The loader unpacks to a temporary folder and runs static initialisers of a shared library; two at once have crashed.
+_LOAD_LOCK = threading.Lock()
+
+
+def require_compiler() -> None:
+    """Inductor's host code needs a C++ compiler.
+
+    Raises:
+        ExportError: none is found.
+    """
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        raise ExportError(
+            f"expected a C++ compiler ({compiler}) on PATH, found none",
+            "install one (Ubuntu: sudo apt install g++), or set CXX to yours",
+        )
+
+
+def compile_program(
+    program: torch.export.ExportedProgram, path: Path, inductor_configs: Mapping[str, Any] | None = None
+) -> None:
+    """Compile to `path`, freezing on (weights folded and packed); `inductor_configs` override.
+
+    Raises:
+        ExportError: Inductor failed; the message carries its last line.
+    """
+    import torch._inductor
+
+    require_compiler()
+    # A fresh dict of metadata each time: torch writes its own keys into the one it is given.
+    configs: dict[str, Any] = {"freezing": True, "epilogue_fusion": True, "aot_inductor.metadata": {}}
+    configs.update(inductor_configs or {})
+    try:
+        torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=configs)
+    except Exception as error:
+        # Inductor raises everything from AttributeError (an unknown option) to CppCompileError.
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise ExportError(
+            f"expected AOTInductor to compile the network, found {type(error).__name__}: {lines[0] if lines else ''}",
+            "see the chained error above; TORCH_LOGS=+inductor shows more",
+        ) from error
+
+
+class AotiRunner:
+    """One loaded package. Outputs are new tensors, in the order of the exported program."""
+
+    def __init__(
+        self, path: str | os.PathLike[str], device: str = "cpu", device_index: int = 0, num_runners: int = 1
+    ) -> None:
+        import torch
+
+        # Without thread synchronisation a CUDA graph can capture the call; the caller holds a lock then.
+        single = device == "cuda" and num_runners == 1
+        index = device_index if device == "cuda" else -1
+        with _LOAD_LOCK:
+            try:
+                self._loader = torch._C._aoti.AOTIModelPackageLoader(
+                    os.fspath(path), MODEL_NAME, single, num_runners, index
+                )
+            except RuntimeError as error:
+                raise ArtifactError(
+                    f"expected a package that torch {torch.__version__} can load, found {path} rejected: "
+                    f"{str(error).splitlines()[0] if str(error) else type(error).__name__}",
+                    "export the model again on this machine",
+                ) from error
+
+    def run(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Run on the current stream. The caller has checked the inputs."""
+        return self._loader.run(list(inputs))
+
+    def metadata(self) -> dict[str, str]:
+        """The package's metadata, as C++ sees it."""
+        return dict(self._loader.get_metadata())

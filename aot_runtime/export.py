@@ -1,0 +1,391 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A network and example inputs -> one `.pt2` that is checked against eager before it exists."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aot_runtime import golden as goldens
+from aot_runtime.backends import aoti, package
+from aot_runtime.environment import cpu_flags, cpu_model
+from aot_runtime.errors import ExportError
+from aot_runtime.files import atomic_write
+from aot_runtime.manifest import (
+    PRECISIONS,
+    CheckpointInfo,
+    DynamicDim,
+    Golden,
+    GoldenInput,
+    Manifest,
+    Target,
+    TensorSpec,
+)
+from aot_runtime.parity import Tolerance, choose_tolerances, compare_outputs, require_finite
+from aot_runtime.progress import Steps
+from aot_runtime.verdict import parse_device
+
+if TYPE_CHECKING:
+    import torch
+
+Output = tuple[str, str, str]
+"""An output's (name, meaning, unit)."""
+
+
+def export_model(
+    module: torch.nn.Module,
+    example_inputs: Mapping[str, torch.Tensor],
+    *,
+    path: str | os.PathLike[str],
+    family: str,
+    variant: str,
+    task: str,
+    outputs: Sequence[Output],
+    checkpoint: CheckpointInfo,
+    precision: str = "fp32",
+    device: str = "cpu",
+    preprocessing: Mapping[str, Any] | None = None,
+    dynamic_dims: Mapping[str, Mapping[int, DynamicDim]] | None = None,
+    input_meanings: Mapping[str, tuple[str, str]] | None = None,
+    golden_laws: Mapping[str, goldens.Law] | None = None,
+    golden_seed: int = goldens.DEFAULT_SEED,
+    tolerances: Tolerance | Mapping[str, Tolerance] | None = None,
+    check_sizes: Sequence[Mapping[str, int]] = (),
+    inductor_configs: Mapping[str, Any] | None = None,
+    rebuild_command: Sequence[str] = (),
+    progress: bool = True,
+) -> Manifest:
+    """Export, compile, reload, compare with eager, and only then write `path`.
+
+    The module is put into eval mode, moved to `device` and cast to `precision` **in place**: by its own method
+    `cast_precision(dtype)` if it has one (to keep islands in float32), else by `.to(dtype)`. Inputs keep the dtype of
+    the example; the module casts them where it wants to. It is called with the inputs in order, positionally, and
+    returns a tensor, a sequence in the order of `outputs`, or a dict by their names.
+
+    Args:
+        module: the network; nothing of it is needed to run the artifact.
+        example_inputs: name -> tensor, in the order of forward(). Only shapes and dtypes matter.
+        outputs: (name, meaning, unit) of each output.
+        precision: fp32, fp16 or bf16, the dtype of weights and arithmetic.
+        device: cpu, cuda or cuda:N.
+        dynamic_dims: input name -> {axis: DynamicDim}. The example's size must lie in the range.
+        input_meanings: input name -> (meaning, unit).
+        golden_laws: input name -> law of golden.py; by default uniform [0, 1) for float inputs.
+        tolerances: one for all outputs or by name; by default DEFAULT_TOLERANCES[precision].
+        check_sizes: further sizes {dim name: size} at which parity is checked too.
+        inductor_configs: options of torch._inductor.config, e.g. {"max_autotune": True}.
+        rebuild_command: the command line that makes this artifact again, shown by verdicts.
+
+    Raises:
+        ExportError: parity failed (the message names output, numbers and tolerance), an output is not finite, the
+            network cannot be exported or compiled, or an argument is wrong. Nothing is left at `path`, and a file
+            that was there before stays as it was.
+    """
+    import torch
+
+    names = [name for name, _, _ in outputs]
+    _check_arguments(example_inputs, names, precision)
+    kind, index = parse_device(device)
+    if kind == "cuda" and index >= torch.cuda.device_count():
+        raise ExportError(
+            f"expected CUDA device {index}, found {torch.cuda.device_count()} CUDA devices", "export with --device cpu"
+        )
+    aoti.require_compiler()
+    place = torch.device(kind, index) if kind == "cuda" else torch.device("cpu")
+    axes = dynamic_dims or {}
+    dims = _collect_dims(example_inputs, axes)
+    specs = _input_specs(example_inputs, axes, input_meanings or {})
+    drawn = _golden_inputs(example_inputs, golden_laws or {})
+    dtypes = {spec.name: spec.dtype for spec in specs}
+    chosen = choose_tolerances(names, precision, tolerances)
+    steps = Steps(f"export {family} {variant}", 5 + len(check_sizes), enabled=progress)
+
+    with torch.no_grad(), _current_device(place), tempfile.TemporaryDirectory(prefix="aot_export_") as scratch:
+        compiled_path = Path(scratch) / f"{Path(path).stem}.pt2"
+        with steps.step(f"eager {precision} on {device}"):
+            network = _prepare(module, names, precision, place)
+            inputs = goldens.make_inputs(drawn, dtypes, golden_seed, str(place))
+            eager = _run_eager(network, inputs)
+            if len(eager) != len(names):
+                raise ExportError(f"expected {len(names)} outputs {names}, found {len(eager)} from the network")
+            for name, tensor in zip(names, eager):
+                require_finite(name, tensor, "eager")
+        with steps.step("torch.export"):
+            program = _export_program(network, inputs, axes)
+            output_shapes = _output_shapes(program, inputs, axes, names)
+        with steps.step("compile (can take minutes)"):
+            aoti.compile_program(program, compiled_path, inductor_configs)
+            del program
+        with steps.step("reload and compare with eager"):
+            runner = aoti.AotiRunner(compiled_path, kind, index)
+            compiled = runner.run(list(inputs.values()))
+            parity = compare_outputs(eager, compiled, chosen)
+        for sizes in check_sizes:
+            where = ", ".join(f"{name} = {size}" for name, size in sizes.items())
+            with steps.step(f"compare at {where}"):
+                resized = _resize(drawn, specs, dims, sizes)
+                other = goldens.make_inputs(resized, dtypes, golden_seed, str(place))
+                compare_outputs(_run_eager(network, other), runner.run(list(other.values())), chosen, f" at {where}")
+        with steps.step(f"write {path}"):
+            manifest = Manifest(
+                family=family,
+                variant=variant,
+                task=task,
+                inputs=specs,
+                outputs=tuple(
+                    TensorSpec(name, dtype_name(tensor.dtype), output_shapes[name][0], meaning, unit)
+                    for (name, meaning, unit), tensor in zip(outputs, compiled)
+                ),
+                dims=dims + tuple(dim for _, derived in output_shapes.values() for dim in derived),
+                preprocessing=dict(preprocessing or {}),
+                precision=precision,
+                target=_target(compiled_path, kind, place),
+                checkpoint=checkpoint,
+                exporter=_exporter(),
+                parity=parity,
+                golden=Golden(
+                    seed=golden_seed,
+                    inputs=drawn,
+                    outputs=tuple(
+                        goldens.describe_output(name, reference, result, golden_seed, position, item.tolerance)
+                        for position, (name, reference, result, item) in enumerate(zip(names, eager, compiled, parity))
+                    ),
+                ),
+                rebuild_command=tuple(rebuild_command),
+                created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            )
+            text = manifest.to_json()
+            # What load_model would refuse must not be written.
+            parsed = Manifest.from_json(text, source=str(path))
+            with atomic_write(path) as temporary:
+                package.write_with_manifest(compiled_path, temporary, text)
+    return parsed
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """torch.float32 -> "float32"."""
+    return str(dtype).removeprefix("torch.")
+
+
+def _check_arguments(example_inputs: Mapping[str, torch.Tensor], names: Sequence[str], precision: str) -> None:
+    if precision not in PRECISIONS:
+        raise ExportError(f"expected precision {', '.join(PRECISIONS)}, found {precision!r}")
+    if not example_inputs:
+        raise ExportError("expected one or more example inputs, found none")
+    if not names or len(set(names)) != len(names):
+        raise ExportError(f"expected one or more outputs of different names, found {list(names)}")
+
+
+def _collect_dims(
+    example_inputs: Mapping[str, torch.Tensor], axes: Mapping[str, Mapping[int, DynamicDim]]
+) -> tuple[DynamicDim, ...]:
+    found: dict[str, DynamicDim] = {}
+    for name, by_axis in axes.items():
+        if name not in example_inputs:
+            raise ExportError(f"expected dynamic dims of inputs {list(example_inputs)}, found {name!r}")
+        for axis, dim in by_axis.items():
+            shape = tuple(example_inputs[name].shape)
+            if not 0 <= axis < len(shape) or not dim.min <= shape[axis] <= dim.max:
+                raise ExportError(
+                    f"expected the example of input {name} with axis {axis} in {dim.min} .. {dim.max} ({dim.name}), found shape {shape}"
+                )
+            if found.setdefault(dim.name, dim) != dim:
+                raise ExportError(f"expected one range for dynamic dim {dim.name}, found {found[dim.name]} and {dim}")
+    return tuple(found.values())
+
+
+def _input_specs(
+    example_inputs: Mapping[str, torch.Tensor],
+    axes: Mapping[str, Mapping[int, DynamicDim]],
+    meanings: Mapping[str, tuple[str, str]],
+) -> tuple[TensorSpec, ...]:
+    specs = []
+    for name, tensor in example_inputs.items():
+        by_axis = axes.get(name, {})
+        shape = tuple(by_axis[axis].name if axis in by_axis else int(size) for axis, size in enumerate(tensor.shape))
+        specs.append(TensorSpec(name, dtype_name(tensor.dtype), shape, *meanings.get(name, ("", ""))))
+    return tuple(specs)
+
+
+def _golden_inputs(
+    example_inputs: Mapping[str, torch.Tensor], laws: Mapping[str, goldens.Law]
+) -> tuple[GoldenInput, ...]:
+    unknown = sorted(set(laws) - set(example_inputs))
+    if unknown:
+        raise ExportError(f"expected golden laws of inputs {list(example_inputs)}, found {unknown}")
+    drawn = []
+    for name, tensor in example_inputs.items():
+        law = laws.get(name, goldens.uniform() if tensor.is_floating_point() else None)
+        if law is None:
+            raise ExportError(f"expected a golden law for the {dtype_name(tensor.dtype)} input {name}, found none")
+        drawn.append(GoldenInput(name, tuple(int(size) for size in tensor.shape), law))
+    return tuple(drawn)
+
+
+def _resize(
+    drawn: tuple[GoldenInput, ...],
+    specs: tuple[TensorSpec, ...],
+    dims: tuple[DynamicDim, ...],
+    sizes: Mapping[str, int],
+) -> tuple[GoldenInput, ...]:
+    unknown = sorted(set(sizes) - {dim.name for dim in dims})
+    if unknown:
+        raise ExportError(f"expected sizes of dynamic dims {[dim.name for dim in dims]}, found {unknown}")
+    return tuple(
+        replace(
+            item,
+            shape=tuple(
+                sizes.get(want, size) if isinstance(want, str) else size for size, want in zip(item.shape, spec.shape)
+            ),
+        )
+        for item, spec in zip(drawn, specs)
+    )
+
+
+def _prepare(module: torch.nn.Module, names: list[str], precision: str, place: torch.device) -> torch.nn.Module:
+    """The module in eval mode at its precision and place, behind a forward that returns a flat tuple."""
+    import torch
+
+    class Flat(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = module
+
+        def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            result = self.network(*inputs)
+            if isinstance(result, torch.Tensor):
+                result = (result,)
+            elif isinstance(result, Mapping):
+                result = tuple(result[name] for name in names)
+            # Contiguous, so that the layout of every output is the one its shape tells.
+            return tuple(tensor.contiguous() for tensor in result)
+
+    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+    module.eval()
+    cast = getattr(module, "cast_precision", None)
+    if callable(cast):
+        cast(dtype)
+    else:
+        module.to(dtype)
+    module.to(place)
+    return Flat().eval()
+
+
+def _run_eager(network: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+    try:
+        result = list(network(*inputs.values()))
+    except Exception as error:
+        # Whatever a network raises, the user needs to know at which inputs.
+        shapes = {name: tuple(tensor.shape) for name, tensor in inputs.items()}
+        raise ExportError(
+            f"expected the network to run on inputs {shapes}, found {type(error).__name__}: {error}",
+            "see the chained error above",
+        ) from error
+    return result
+
+
+def _export_program(
+    network: torch.nn.Module, inputs: Mapping[str, torch.Tensor], axes: Mapping[str, Mapping[int, DynamicDim]]
+) -> torch.export.ExportedProgram:
+    import torch
+
+    made: dict[str, Any] = {}
+
+    def axis_dim(dim: DynamicDim) -> Any:
+        return made.setdefault(dim.name, torch.export.Dim(dim.name, min=dim.min, max=dim.max))
+
+    shapes = tuple({axis: axis_dim(dim) for axis, dim in axes.get(name, {}).items()} for name in inputs)
+    try:
+        # forward(*inputs) is one variadic argument, hence the tuple in a tuple.
+        return torch.export.export(
+            network, tuple(inputs.values()), dynamic_shapes=(shapes,) if axes else None, strict=False
+        )
+    except Exception as error:
+        # torch.export raises many types; what matters is its text.
+        raise ExportError(
+            f"expected a network that torch.export accepts, found {type(error).__name__}: {error}",
+            "see the chained error above",
+        ) from error
+
+
+def _output_shapes(
+    program: torch.export.ExportedProgram,
+    inputs: Mapping[str, torch.Tensor],
+    axes: Mapping[str, Mapping[int, DynamicDim]],
+    names: Sequence[str],
+) -> dict[str, tuple[tuple[int | str, ...], tuple[DynamicDim, ...]]]:
+    """Output name -> (shape with the names of dynamic dims, dims that had to be invented for it).
+
+    A size that is an input's dynamic dim carries its name. A size computed from one (2 n + 1) gets a dim of its own,
+    "<output>.<axis>", whose range is not known.
+    """
+    import torch
+
+    nodes = {node.name: node for node in program.graph.nodes}
+    symbols: dict[str, str] = {}
+    for name, placeholder in zip(inputs, program.graph_signature.user_inputs):
+        for axis, dim in axes.get(name, {}).items():
+            symbols[str(nodes[str(placeholder)].meta["val"].shape[axis])] = dim.name
+    result = {}
+    for name, output in zip(names, program.graph_signature.user_outputs):
+        shape: list[int | str] = []
+        invented = []
+        for axis, size in enumerate(nodes[str(output)].meta["val"].shape):
+            if not isinstance(size, torch.SymInt):
+                shape.append(int(size))
+                continue
+            label = symbols.get(str(size), f"{name}.{axis}")
+            if label not in symbols.values():
+                invented.append(DynamicDim(label, 0, (1 << 31) - 1))
+            shape.append(label)
+        result[name] = (tuple(shape), tuple(invented))
+    return result
+
+
+def _target(compiled: Path, kind: str, place: torch.device) -> Target:
+    import torch
+
+    told = package.read_metadata(compiled)
+    capability = name = ""
+    if kind == "cuda":
+        capability = ".".join(str(part) for part in torch.cuda.get_device_capability(place))
+        name = torch.cuda.get_device_name(place)
+    return Target(
+        device=kind,
+        os=sys.platform,
+        machine=platform.machine(),
+        torch=str(torch.__version__),
+        cpu_isa=told.get("AOTI_CPU_ISA", ""),
+        cpu_flags=tuple(sorted(cpu_flags())),
+        compute_capability=capability,
+        cuda=str(torch.version.cuda or "") if kind == "cuda" else "",
+        device_name=name if kind == "cuda" else cpu_model(),
+    )
+
+
+def _exporter() -> str:
+    try:
+        return f"aot_perception {metadata.version('aot_perception')}"
+    except metadata.PackageNotFoundError:
+        return "aot_perception (not installed)"
+
+
+@contextlib.contextmanager
+def _current_device(place: torch.device) -> Iterator[None]:
+    """Make a CUDA device current, so that Inductor compiles for it."""
+    import torch
+
+    if place.type == "cuda":
+        with torch.cuda.device(place):
+            yield
+    else:
+        yield

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tells a waiting person what a long command is doing: a live line on a terminal, one line per step elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from typing import TextIO
+
+
+class Steps:
+    """Names the steps of one long job on stderr; `enabled=False` is silent.
+
+    Example:
+        steps = Steps("export f3", 3)
+        with steps.step("compile (minutes)"):
+            ...
+    """
+
+    def __init__(self, title: str, total: int, *, enabled: bool = True, stream: TextIO | None = None) -> None:
+        self._title = title
+        self._total = total
+        self._done = 0
+        self._enabled = enabled
+        self._stream = stream if stream is not None else sys.stderr
+
+    @contextlib.contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Show `name` with the seconds passed while the body runs."""
+        self._done += 1
+        if not self._enabled:
+            yield
+            return
+        label = f"{self._title} [{self._done}/{self._total}] {name}"
+        start = time.monotonic()
+        outcome = "failed"
+        try:
+            if self._stream.isatty():
+                with self._live(label):
+                    yield
+            else:
+                yield
+            outcome = "done"
+        finally:
+            print(f"{label}: {outcome}, {time.monotonic() - start:.1f} s", file=self._stream, flush=True)
+
+    @contextlib.contextmanager
+    def _live(self, label: str) -> Iterator[None]:
+        from rich.console import Console
+        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        console = Console(file=self._stream)
+        with Progress(*columns, console=console, transient=True) as progress:
+            progress.add_task(label.replace("[", r"\["), total=None)
+            yield

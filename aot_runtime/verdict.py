@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""May this artifact run here? Answered before anything of it is loaded, without torch, and never by an exception.
+
+Kinds: OK; REBUILD (sound, but made for another machine or library: export again); REFUSE (do not run these bytes).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from aot_runtime.backends import package
+from aot_runtime.environment import Host, this_host
+from aot_runtime.errors import ArtifactError
+from aot_runtime.files import AllowList, permission_problem, sha256_file
+from aot_runtime.manifest import Manifest, UnsupportedSchema
+
+Kind = Literal["OK", "REBUILD", "REFUSE"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """kind OK, REBUILD or REFUSE; `code` names the case; reason and remedy are for people."""
+
+    kind: Kind
+    code: str
+    reason: str
+    remedy: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return self.kind == "OK"
+
+    @property
+    def random_weights(self) -> bool:
+        """Runs, but its numbers mean nothing."""
+        return self.code == "RANDOM_WEIGHTS"
+
+    def __str__(self) -> str:
+        text = f"{self.kind} {self.code}: {self.reason}"
+        return f"{text}; {self.remedy}" if self.remedy else text
+
+
+class VerdictError(ArtifactError):
+    """An artifact may not run here; `.verdict` says why."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(f"{verdict.kind} {verdict.code}: {verdict.reason}", verdict.remedy)
+        self.verdict = verdict
+
+
+def parse_device(device: str) -> tuple[str, int]:
+    """ "cpu" -> ("cpu", 0); "cuda" -> ("cuda", 0); "cuda:1" -> ("cuda", 1).
+
+    Raises:
+        ArtifactError: anything else.
+    """
+    match = re.fullmatch(r"(cpu|cuda)(?::(\d{1,3}))?", device)
+    if match is None or (match.group(1) == "cpu" and match.group(2)):
+        raise ArtifactError(f"expected a device cpu, cuda or cuda:N, found {device!r:.60}")
+    return match.group(1), int(match.group(2) or 0)
+
+
+def judge(
+    path: str | os.PathLike[str],
+    device: str,
+    allow_list: AllowList | Collection[str] | None = None,
+    *,
+    host: Host | None = None,
+    check_bytes: bool = True,
+) -> Verdict:
+    """The verdict on a `.pt2` file for a device of this machine.
+
+    Args:
+        allow_list: an AllowList, or a collection of SHA-256 digests; None accepts every digest.
+        host: the machine to judge for; this one by default.
+        check_bytes: check the CRC of every member (about 1 s per GB); an allow-list makes it needless.
+    """
+    file = Path(path)
+    try:
+        return _judge(file, device, allow_list, host or this_host(), check_bytes)
+    except OSError as error:
+        return _unreadable(file, error)
+
+
+def judge_with_manifest(
+    path: str | os.PathLike[str],
+    device: str,
+    allow_list: AllowList | Collection[str] | None = None,
+    *,
+    check_bytes: bool = True,
+) -> tuple[Verdict, Manifest | None]:
+    """As judge(), with the manifest where the file has a readable one."""
+    verdict = judge(path, device, allow_list, check_bytes=check_bytes)
+    try:
+        return verdict, read_manifest(path)
+    except (ArtifactError, OSError):
+        return verdict, None
+
+
+def read_manifest(path: str | os.PathLike[str]) -> Manifest:
+    """The manifest inside a `.pt2`, read without torch.
+
+    Raises:
+        ArtifactError: no package, no manifest, or a malformed one; the message says which.
+        OSError: the file cannot be opened.
+    """
+    return Manifest.from_json(package.read_manifest_json(path), source=str(path))
+
+
+def _judge(
+    file: Path, device: str, allow_list: AllowList | Collection[str] | None, host: Host, check_bytes: bool
+) -> Verdict:
+    parse_device(device)
+    if not file.exists():
+        return Verdict(
+            "REFUSE",
+            "MISSING_FILE",
+            f"expected an artifact, found no file {file}",
+            "check the path, or export the model",
+        )
+    if not file.is_file():
+        return Verdict(
+            "REFUSE", "UNREADABLE", f"expected an artifact file, found {file} is no regular file", "check the path"
+        )
+    problem = permission_problem(file)
+    if problem is not None:
+        return Verdict("REFUSE", "WORLD_WRITABLE", *problem)
+    if allow_list is not None:
+        digest = sha256_file(file)
+        if digest not in allow_list:
+            source = allow_list.source if isinstance(allow_list, AllowList) else "the allow-list"
+            return Verdict(
+                "REFUSE",
+                "NOT_ALLOWED",
+                f"expected a digest of {source}, found SHA-256 {digest} of {file}",
+                f"if you trust the file, add the line: {digest}  {file.name}",
+            )
+    try:
+        if check_bytes and allow_list is None:
+            package.check_members(file)
+        text = package.read_manifest_json(file)
+    except package.DamagedPackage as error:
+        return Verdict("REFUSE", "DAMAGED", error.reason, error.remedy)
+    except package.NotAPackage as error:
+        return Verdict("REFUSE", "NOT_A_PACKAGE", error.reason, error.remedy)
+    except package.NoManifest as error:
+        return Verdict("REFUSE", "NO_MANIFEST", error.reason, error.remedy)
+    try:
+        manifest = Manifest.from_json(text, source=str(file))
+    except UnsupportedSchema as error:
+        return Verdict("REBUILD", "SCHEMA_VERSION", error.reason, error.remedy)
+    except ArtifactError as error:
+        return Verdict("REFUSE", "BAD_MANIFEST", error.reason, error.remedy)
+    return judge_manifest(manifest, device, host, str(file))
+
+
+def _unreadable(file: Path, error: OSError) -> Verdict:
+    reason = f"expected a readable artifact, found {file} unreadable ({error.strerror or error})"
+    return Verdict("REFUSE", "UNREADABLE", reason, "check its owner and mode with: ls -l")
+
+
+def judge_manifest(manifest: Manifest, device: str, host: Host, file: str) -> Verdict:
+    """The part of the verdict that needs only the manifest and the machine; driven by test/data/verdict_cases.json."""
+    target = manifest.target
+    kind, index = parse_device(device)
+    rebuild = _rebuild_remedy(manifest)
+
+    def rebuild_for(code: str, expected: str, found: str) -> Verdict:
+        return Verdict("REBUILD", code, f"expected {expected}, found an artifact for {found} in {file}", rebuild)
+
+    if target.device != kind:
+        return Verdict(
+            "REBUILD",
+            "DEVICE_KIND",
+            f"expected an artifact for device {kind}, found one for {target.device} in {file}",
+            f"load it with device {target.device}, or export it again with --device {kind}",
+        )
+    if target.os != host.os:
+        return rebuild_for("OS", f"operating system {host.os}", target.os)
+    if target.machine != host.machine:
+        return rebuild_for("MACHINE", f"machine type {host.machine}", target.machine)
+    if _major_minor(target.torch) != _major_minor(host.torch):
+        return rebuild_for("TORCH_VERSION", f"torch {host.torch or '(not installed)'}", f"torch {target.torch}")
+    if kind == "cuda":
+        if index >= len(host.compute_capabilities):
+            return Verdict(
+                "REFUSE",
+                "NO_DEVICE",
+                f"expected CUDA device {index}, found {len(host.compute_capabilities)} CUDA devices here (for {file})",
+                "check the driver with nvidia-smi, or export the model for the CPU with --device cpu",
+            )
+        if target.cuda.split(".")[0] != host.cuda.split(".")[0]:
+            return rebuild_for("CUDA_VERSION", f"CUDA {host.cuda or '(a CPU build of torch)'}", f"CUDA {target.cuda}")
+        if target.compute_capability != host.compute_capabilities[index]:
+            return rebuild_for(
+                "COMPUTE_CAPABILITY",
+                f"compute capability {host.compute_capabilities[index]}",
+                f"compute capability {target.compute_capability}",
+            )
+    missing = sorted(set(target.cpu_flags) - host.cpu_flags)
+    if missing:
+        return Verdict(
+            "REBUILD",
+            "CPU_ISA",
+            f"expected code for this CPU, found {file} compiled for {target.cpu_isa or 'a CPU'} that uses "
+            f"{', '.join(missing)}, which this CPU lacks",
+            rebuild,
+        )
+    if manifest.checkpoint.is_random:
+        return Verdict(
+            "OK",
+            "RANDOM_WEIGHTS",
+            f"{file} runs here, but its weights are random (seed {manifest.checkpoint.random_seed}): its output means nothing",
+            "export it with --checkpoint to get real output",
+        )
+    return Verdict("OK", "OK", f"{file} may run here")
+
+
+def _major_minor(version: str) -> list[str]:
+    return version.split("+")[0].split(".")[:2]
+
+
+def _rebuild_remedy(manifest: Manifest) -> str:
+    if manifest.rebuild_command:
+        return f"rebuild it on this machine: {shlex.join(manifest.rebuild_command)}"
+    return f"export {manifest.family} {manifest.variant} again on this machine"
+
+
+def self_test_verdict(manifest: Manifest, file: str, output: str, text: str, non_finite: bool) -> Verdict:
+    """The verdict when the golden self-test fails: `text` is "A, found B" of `output`."""
+    return Verdict(
+        "REFUSE",
+        "SELF_TEST_NON_FINITE" if non_finite else "SELF_TEST_WRONG",
+        f"self-test of {file}: expected output {output} to be {text}",
+        _rebuild_remedy(manifest),
+    )
