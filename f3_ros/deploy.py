@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The modules that are exported: one tensor of events in, the feature field out, every choice frozen."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from aot_runtime.errors import InputError
+from f3_ros.encoder import Downsampling, PackedEncoder, VoxelTable, mask_padding, pixels, pool
+from f3_ros.model import EventPatchFF
+
+
+class DeployedF3(nn.Module):
+    """F3 for one event window, ready for export.
+
+    Args:
+        model: the network with its weights (left untouched).
+        hashed: look events up in a table of all voxels (`VoxelTable`) instead of the level tables.
+        downsample: (W', H') of the field that the convolutions see; None for the full frame.
+        depthwise: "taps" writes depthwise convolutions as shifted products which the compiler fuses with the
+            normalisation that follows; "conv" leaves them to the library.
+        logits: also return the prediction head's output.
+
+    The forward takes `events` (N, 4) float32, columns x/W, y/H, k/T, p, any N including 0; an event with k/T < 0 is
+    padding and contributes nothing. It returns features (1, W', H', C) in the network's dtype: float32, or what
+    `cast_precision` made of it.
+    """
+
+    def __init__(
+        self,
+        model: EventPatchFF,
+        *,
+        hashed: bool = False,
+        downsample: tuple[int, int] | None = None,
+        depthwise: str = "conv",
+        logits: bool = False,
+    ) -> None:
+        super().__init__()
+        self.width, self.height, _ = model.config.frame
+        if downsample is not None and min(downsample) < 1:
+            raise InputError(f"expected a positive size W H to downsample to, found {downsample}")
+        width, height = downsample or (self.width, self.height)
+        if model.config.upsampling_dims and (width % model.config.stride or height % model.config.stride):
+            raise InputError(
+                f"expected a field divisible by {model.config.stride}, found {width} x {height}",
+                "choose another --downsample W H",
+            )
+        if downsample == (self.width, self.height):
+            downsample = None
+        self.downsample = downsample
+        self.return_logits = logits
+        encoder = model.multi_hash_encoder
+        columns, rows = np.arange(self.width), np.arange(self.height)
+        self.scatter: Downsampling | None = None
+        if downsample is not None and Downsampling.worthwhile((self.width, self.height), downsample):
+            self.scatter = Downsampling((self.width, self.height), downsample)
+            columns, rows = self.scatter.used()
+        self.table: VoxelTable | None = None
+        self.encoder: PackedEncoder | None = None
+        if hashed:
+            self.table = VoxelTable(encoder, model.config.frame, columns, rows)
+        else:
+            self.encoder = PackedEncoder(encoder)
+        self.network = _without_tables(model)
+        for module in self.network.modules():
+            if hasattr(module, "use_taps"):
+                module.use_taps = depthwise == "taps"  # type: ignore[assignment]
+        self.requires_grad_(False).eval()
+
+    def cast_precision(self, dtype: torch.dtype) -> DeployedF3:
+        """Run in `dtype`, in place; see `EventPatchFF.cast` for what stays float32.
+
+        The voxel table becomes float16 for either 16-bit type: with its scale that is the more exact of the two.
+        """
+        self.network.cast(dtype)
+        if self.table is not None and dtype != torch.float32:
+            self.table.halve()
+        return self
+
+    def field(self, events: Tensor) -> Tensor:
+        """The (possibly downsampled) field (1, W', H', C0) float32."""
+        xi, yi = pixels(events, self.width, self.height)
+        if self.table is not None:
+            features = self.table(events, xi, yi)
+        else:
+            assert self.encoder is not None
+            features = self.encoder(events)
+        features = mask_padding(events, features)
+        if self.scatter is not None:
+            return self.scatter.pool(features, xi, yi)
+        field = pool(features, xi * self.height + yi, 1, self.width, self.height)
+        return field if self.downsample is None else self.network.resize(field, self.downsample)
+
+    def forward(self, events: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        features = self.network.features(self.field(events))
+        if self.return_logits:
+            return features, self.network.logits(features)
+        return features
+
+
+def _without_tables(model: EventPatchFF) -> EventPatchFF:
+    """A copy of the network without the encoder's large tables."""
+    kept = model.multi_hash_encoder
+    try:
+        model.multi_hash_encoder = nn.Identity()  # type: ignore[assignment]
+        return copy.deepcopy(model)
+    finally:
+        model.multi_hash_encoder = kept
