@@ -22,6 +22,8 @@ from aot_runtime.verdict import Verdict, VerdictError, judge, parse_device, read
 if TYPE_CHECKING:
     import torch
 
+    from aot_runtime.cuda_graph import CudaGraph
+
 logger = logging.getLogger(__name__)
 
 # Inductor's kernels read inputs with vector loads; PyTorch's own allocations are aligned at least so.
@@ -93,6 +95,7 @@ class CompiledModel:
         self._guard: contextlib.AbstractContextManager[Any] = (
             threading.RLock() if num_runners == 1 else threading.BoundedSemaphore(num_runners)
         )
+        self.num_runners = num_runners
         self._output_names = tuple(spec.name for spec in manifest.outputs)
         self._checks = tuple(InputCheck(spec, manifest, self.device) for spec in manifest.inputs)
 
@@ -148,6 +151,16 @@ class CompiledModel:
             raise VerdictError(
                 self_test_verdict(self.manifest, str(self.path), mismatch.output, mismatch.text, mismatch.non_finite)
             )
+
+    def capture_cuda_graph(self, sizes: Mapping[str, int] | None = None) -> CudaGraph:
+        """This model as a CUDA graph; `sizes` fixes every dynamic dim. See cuda_graph.CudaGraph.
+
+        Raises:
+            ArtifactError: the model is not on CUDA; InputError: a dynamic dim has no size or one out of range.
+        """
+        from aot_runtime.cuda_graph import CudaGraph
+
+        return CudaGraph(self, sizes)
 
     def close(self) -> None:
         """Free the model's memory; run() raises afterwards. Closing twice is fine."""

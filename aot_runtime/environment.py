@@ -16,11 +16,19 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-# Extensions that gcc -march=native may use in compiled float code, as /proc/cpuinfo spells them. Security, virtualisation and
-# power flags are left out: they differ between machines that run the same code.
-ISA_FLAGS = frozenset(
-    ["sse4_1", "sse4_2", "popcnt", "movbe", "avx", "f16c", "fma", "avx2", "bmi1", "bmi2", "abm", "adx", "gfni", "vaes", "vpclmulqdq", "avx_vnni", "avx512f", "avx512dq", "avx512cd", "avx512bw", "avx512vl", "avx512ifma", "avx512vbmi", "avx512_vbmi2", "avx512_vnni", "avx512_bitalg", "avx512_vpopcntdq", "avx512_bf16", "avx512_fp16", "avx512_vp2intersect", "amx_bf16", "amx_tile", "amx_int8", "amx_fp16", "avx_ifma", "asimd", "fphp", "asimdhp", "asimddp", "asimdrdm", "asimdfhm", "fcma", "jscvt", "lrcpc", "ilrcpc", "atomics", "crc32", "sve", "sve2", "svei8mm", "svebf16", "i8mm", "bf16"]
+# Extensions that gcc -march=native may use in compiled float code, as /proc/cpuinfo spells them. Security,
+# virtualisation and power flags are left out: they differ between machines that run the same code.
+_X86_FLAGS = (
+    *("sse4_1", "sse4_2", "popcnt", "movbe", "avx", "f16c", "fma", "avx2", "bmi1", "bmi2", "abm", "adx", "gfni"),
+    *("vaes", "vpclmulqdq", "avx_vnni", "avx_ifma", "avx512f", "avx512dq", "avx512cd", "avx512bw", "avx512vl"),
+    *("avx512ifma", "avx512vbmi", "avx512_vbmi2", "avx512_vnni", "avx512_bitalg", "avx512_vpopcntdq", "avx512_bf16"),
+    *("avx512_fp16", "avx512_vp2intersect", "amx_bf16", "amx_tile", "amx_int8", "amx_fp16"),
 )
+_ARM_FLAGS = (
+    *("asimd", "fphp", "asimdhp", "asimddp", "asimdrdm", "asimdfhm", "fcma", "jscvt", "lrcpc", "ilrcpc", "atomics"),
+    *("crc32", "sve", "sve2", "svei8mm", "svebf16", "i8mm", "bf16"),
+)
+ISA_FLAGS = frozenset(_X86_FLAGS + _ARM_FLAGS)
 
 
 @dataclass(frozen=True)
@@ -50,7 +58,7 @@ def this_host() -> Host:
 
 
 def torch_build() -> tuple[str, str]:
-    """(version, CUDA version) of the installed torch, read from its version.py; empty strings if absent or a CPU build."""
+    """(version, CUDA version) of the installed torch, from its version.py; empty strings if absent or a CPU build."""
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
         return "", ""

@@ -196,7 +196,8 @@ def _collect_dims(
             shape = tuple(example_inputs[name].shape)
             if not 0 <= axis < len(shape) or not dim.min <= shape[axis] <= dim.max:
                 raise ExportError(
-                    f"expected the example of input {name} with axis {axis} in {dim.min} .. {dim.max} ({dim.name}), found shape {shape}"
+                    f"expected the example of input {name} with axis {axis} in {dim.min} .. {dim.max} ({dim.name}), "
+                    f"found shape {shape}"
                 )
             if found.setdefault(dim.name, dim) != dim:
                 raise ExportError(f"expected one range for dynamic dim {dim.name}, found {found[dim.name]} and {dim}")

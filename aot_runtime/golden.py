@@ -152,7 +152,7 @@ def statistics(tensor: torch.Tensor) -> Statistics:
     # In slices of bounded size: a converted copy of a large output would double its memory.
     flat = tensor.detach().reshape(-1)
     total, finite, sum_1, sum_2, low, high = flat.numel(), 0, 0.0, 0.0, float("inf"), float("-inf")
-    for piece in flat.split(1 << 22) if total else ():
+    for piece in torch.split(flat, 1 << 22) if total else ():
         part = piece.to(torch.float64)
         part = part[torch.isfinite(part)]
         if part.numel():
@@ -229,7 +229,8 @@ def compare(golden: Golden, outputs: dict[str, torch.Tensor]) -> Mismatch | None
             return Mismatch(
                 expected.name,
                 False,
-                f"{expected.values[worst]:.6g} +- {expected.tolerance:.3g} at sample {worst}, found {values[worst]:.6g}",
+                f"{expected.values[worst]:.6g} +- {expected.tolerance:.3g} at sample {worst}, "
+                f"found {values[worst]:.6g}",
             )
         for what in ("mean", "std", "min", "max"):
             want, found = getattr(expected, what), getattr(numbers, what)

@@ -8,6 +8,7 @@ import json
 import math
 import types
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -303,19 +304,24 @@ def _check_consistency(manifest: Manifest, source: str) -> None:
         raise _bad("manifest.target.device", "cpu or cuda", manifest.target.device, source)
     if not 0 <= manifest.golden.seed < 1 << 64:
         raise _bad("manifest.golden.seed", "an unsigned 64-bit integer", manifest.golden.seed, source)
-    for group, golden, specs in (
-        ("inputs", manifest.golden.inputs, manifest.inputs),
-        ("outputs", manifest.golden.outputs, manifest.outputs),
-    ):
-        if [item.name for item in golden] != [spec.name for spec in specs]:
-            raise _bad(
-                f"manifest.golden.{group}", "the manifest's names in order", [item.name for item in golden], source
-            )
-        for item, spec in zip(golden, specs):
-            if not _shape_fits(item.shape, spec.shape, dims):
-                raise _bad(
-                    f"manifest.golden.{group} {item.name}.shape", f"a shape that fits {spec.shape}", item.shape, source
-                )
+    _check_golden("inputs", manifest.golden.inputs, manifest.inputs, dims, source)
+    _check_golden("outputs", manifest.golden.outputs, manifest.outputs, dims, source)
+
+
+def _check_golden(
+    group: str,
+    golden: Sequence[GoldenInput | GoldenOutput],
+    specs: Sequence[TensorSpec],
+    dims: dict[str, DynamicDim],
+    source: str,
+) -> None:
+    where = f"manifest.golden.{group}"
+    names = [item.name for item in golden]
+    if names != [spec.name for spec in specs]:
+        raise _bad(where, "the manifest's names in order", names, source)
+    for item, spec in zip(golden, specs):
+        if not _shape_fits(item.shape, spec.shape, dims):
+            raise _bad(f"{where} {item.name}.shape", f"a shape that fits {spec.shape}", item.shape, source)
 
 
 def _shape_fits(shape: tuple[int, ...], wanted: tuple[int | str, ...], dims: dict[str, DynamicDim]) -> bool:

@@ -29,7 +29,7 @@ class Tolerance:
 
 DEFAULT_TOLERANCES: Mapping[str, Tolerance] = {
     "fp32": Tolerance(1e-5, 1e-4),
-    # Fused kernels keep float32 between operations where eager rounds each result, so these differ by several roundings.
+    # Fused kernels keep float32 between operations where eager rounds each result: several roundings apart.
     "fp16": Tolerance(1e-3, 2e-2, cosine=0.999),
     "bf16": Tolerance(1e-2, 6e-2, cosine=0.995),
 }
@@ -93,19 +93,21 @@ def _compare_one(
         )
     if cosine is not None and tolerance.cosine is not None and cosine < tolerance.cosine:
         raise ExportError(
-            f"expected compiled output {name}{what} with cosine similarity >= {tolerance.cosine} to eager, found {cosine:.6f}",
+            f"expected compiled output {name}{what} with cosine similarity >= {tolerance.cosine} to eager, "
+            f"found {cosine:.6f}",
             "nothing was written; keep sensitive layers in float32, or pass a smaller cosine",
         )
     return OutputParity(name=name, max_abs=worst, max_rel=relative, cosine=cosine, tolerance=bound)
 
 
 def _accumulate(reference: torch.Tensor, result: torch.Tensor) -> tuple[float, float, tuple[float, float, float]]:
-    """(max |reference|, max |error|, (dot, |reference|^2, |result|^2)) in slices, so that no double copy of a large output exists."""
+    """(max |reference|, max |error|, (dot, |reference|^2, |result|^2)), in slices to bound the doubles in memory."""
     import torch
 
     peak = worst = dot = norm_reference = norm_result = 0.0
     if reference.numel():
-        for left, right in zip(reference.reshape(-1).split(1 << 22), result.reshape(-1).split(1 << 22)):
+        pieces = (torch.split(tensor.reshape(-1), 1 << 22) for tensor in (reference, result))
+        for left, right in zip(*pieces):
             a, b = left.to(torch.float64), right.to(torch.float64)
             peak = max(peak, float(a.abs().max()))
             worst = max(worst, float((a - b).abs().max()))

@@ -90,17 +90,18 @@ def judge(
 
 def judge_with_manifest(
     path: str | os.PathLike[str],
-    device: str,
+    device: str | None = None,
     allow_list: AllowList | Collection[str] | None = None,
     *,
     check_bytes: bool = True,
 ) -> tuple[Verdict, Manifest | None]:
-    """As judge(), with the manifest where the file has a readable one."""
-    verdict = judge(path, device, allow_list, check_bytes=check_bytes)
+    """As judge(), with the manifest where the file has a readable one; device None: the one the artifact is for."""
     try:
-        return verdict, read_manifest(path)
+        manifest = read_manifest(path)
     except (ArtifactError, OSError):
-        return verdict, None
+        manifest = None
+    chosen = device or (manifest.target.device if manifest is not None else "cpu")
+    return judge(path, chosen, allow_list, check_bytes=check_bytes), manifest
 
 
 def read_manifest(path: str | os.PathLike[str]) -> Manifest:
@@ -216,7 +217,8 @@ def judge_manifest(manifest: Manifest, device: str, host: Host, file: str) -> Ve
         return Verdict(
             "OK",
             "RANDOM_WEIGHTS",
-            f"{file} runs here, but its weights are random (seed {manifest.checkpoint.random_seed}): its output means nothing",
+            f"{file} runs here, but its weights are random (seed {manifest.checkpoint.random_seed}): "
+            "its output means nothing",
             "export it with --checkpoint to get real output",
         )
     return Verdict("OK", "OK", f"{file} may run here")

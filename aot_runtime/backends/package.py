@@ -80,7 +80,8 @@ def check_members(path: str | os.PathLike[str]) -> None:
                 raise
             except _ZIP_ERRORS as error:
                 raise DamagedPackage(
-                    f"expected the bytes that the export wrote, found member {info.filename} changed in {path} ({error})",
+                    f"expected the bytes that the export wrote, found member {info.filename} changed "
+                    f"in {path} ({error})",
                     _COPY_AGAIN,
                 ) from error
 
