@@ -22,5 +22,5 @@ def _count_trailing_zeros(typingctx: Any, value: Any) -> Any:
     return value(value), codegen
 
 
-count_trailing_zeros: Callable[[Any], Any] = _count_trailing_zeros
+count_trailing_zeros: Callable[[Any], Any] = _count_trailing_zeros  # type: ignore[assignment]
 """Index of the lowest set bit of a non-zero integer (one machine instruction); for use in compiled functions only."""

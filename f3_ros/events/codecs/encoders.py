@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Encoders: what replay publishes, what `events convert` writes into bags, and what the decoders are tested with."""
+"""Encoders: what replay publishes, what `events convert` writes into bags, and what the decoders are tested with.
+
+All return the payload as a uint8 array in memory of its own.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +91,7 @@ class Evt3Encoder:
     def __init__(self) -> None:
         self._state = np.full(5, -1, np.int64)
 
-    def encode(self, events: Events, end_us: int | None = None, self_contained: bool = False) -> bytes:
+    def encode(self, events: Events, end_us: int | None = None, self_contained: bool = False) -> np.ndarray:
         """The words of these events.
 
         Args:
@@ -113,15 +116,15 @@ class Evt3Encoder:
             size += (max(0, end_us - newest) >> 22) + 8
         words = np.empty(size, np.uint16)
         n = _encode_evt3(events.x, events.y, events.t, events.p, -1 if end_us is None else end_us, words, state)
-        return words[:n].tobytes()
+        return words[:n].view(np.uint8)
 
 
-def encode_evt3(events: Events, end_us: int | None = None) -> bytes:
+def encode_evt3(events: Events, end_us: int | None = None) -> np.ndarray:
     """A self-contained EVT 3.0 packet; see `Evt3Encoder`."""
     return Evt3Encoder().encode(events, end_us)
 
 
-def encode_evt2(events: Events) -> bytes:
+def encode_evt2(events: Events) -> np.ndarray:
     """A self-contained EVT 2.0 packet: TIME_HIGH whenever it changes, one word per event.
 
     Raises:
@@ -135,19 +138,19 @@ def encode_evt2(events: Events) -> bytes:
     words = np.empty(len(events) + int(changed.sum()), "<u4")
     words[at] = word
     words[at[changed] - 1] = 0x80000000 | high[changed]
-    return words.tobytes()
+    return words.view(np.uint8)
 
 
-def encode_evt21(events: Events, order: str = "little") -> bytes:
+def encode_evt21(events: Events, order: str = "genx320") -> np.ndarray:
     """A self-contained EVT 2.1 packet. Runs of events with equal t, y, p and rising x within 32 columns share a word.
 
     Args:
-        order: "little" or "legacy", see `evt21.py`.
+        order: "genx320" or "imx636", see `evt21.py`.
     Raises:
         InputError: a value does not fit the format, or an unknown order.
     """
-    if order not in ("little", "legacy"):
-        raise InputError(f"expected an EVT 2.1 word order out of little, legacy, found {order!r}")
+    if order not in ("genx320", "imx636"):
+        raise InputError(f"expected an EVT 2.1 word order out of genx320, imx636, found {order!r}")
     _check(events, 2047, 2047)
     high, word = _evt2_words(events)
     upper = np.empty(2 * len(events), np.uint64)
@@ -155,8 +158,8 @@ def encode_evt21(events: Events, order: str = "little") -> bytes:
     n = _group_evt21(events.x, events.y, events.t, events.p, high, word, upper, mask)
     upper, mask = upper[:n], mask[:n]
     shift = np.uint64(32)
-    words = (upper << shift) | mask if order == "little" else (mask << shift) | upper
-    return words.astype("<u8").tobytes()
+    words = (upper << shift) | mask if order == "genx320" else (mask << shift) | upper
+    return words.astype("<u8").view(np.uint8)
 
 
 @numba.njit(nogil=True, cache=True, boundscheck=False)
@@ -181,7 +184,7 @@ def _group_evt21(x, y, t, p, high, word, upper, mask):
     return n
 
 
-def encode_libcaer(events: Events, time_base_ns: int = 0) -> bytes:
+def encode_libcaer(events: Events, time_base_ns: int = 0) -> np.ndarray:
     """A libcaer packet; `t` in nanoseconds, `time_base_ns <= t`, order kept. Fractions of a microsecond are cut off.
 
     Raises:
@@ -194,10 +197,10 @@ def encode_libcaer(events: Events, time_base_ns: int = 0) -> bytes:
     data = (events.x.astype(np.uint64) << np.uint64(17)) | (events.y.astype(np.uint64) << np.uint64(2))
     data |= (events.p.astype(np.uint64) << np.uint64(1)) | np.uint64(1)
     words = ((stamp & 0x7FFFFFFF).astype(np.uint64) << np.uint64(32)) | data
-    return words.astype("<u8").tobytes()
+    return words.astype("<u8").view(np.uint8)
 
 
-def encode_mono(events: Events, time_base_ns: int = 0) -> bytes:
+def encode_mono(events: Events, time_base_ns: int = 0) -> np.ndarray:
     """A mono packet; `t` in nanoseconds, at most 4.29 s after `time_base_ns`.
 
     Raises:
@@ -209,7 +212,7 @@ def encode_mono(events: Events, time_base_ns: int = 0) -> bytes:
         raise InputError("expected events within 4.29 s after the time base, found others")
     place = (events.p.astype(np.uint64) << np.uint64(31)) | (events.y.astype(np.uint64) << np.uint64(16))
     words = ((place | events.x.astype(np.uint64)) << np.uint64(32)) | dt.astype(np.uint64)
-    return words.astype("<u8").tobytes()
+    return words.astype("<u8").view(np.uint8)
 
 
 def _evt2_words(events: Events) -> tuple[np.ndarray, np.ndarray]:

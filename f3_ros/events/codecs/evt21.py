@@ -4,7 +4,7 @@
 The upper 32 bits are an EVT 2.0 word (type, time, x, y), the lower 32 a mask: bit i set means an event at x + i.
 
 Two byte orders exist and the file header does not always say which. GenX320 writes the 64-bit word little endian, so
-the mask comes first in memory ("little"); IMX636 writes two little-endian 32-bit halves with the type first ("legacy",
+the mask comes first in memory ("genx320"); IMX636 writes two little-endian 32-bit halves with the type first ("imx636",
 as OpenEB calls it). "auto" looks for TIME_HIGH: its mask half is zero, and a word with that value in the other
 order would be an event mask beside an all-zero event word, which does not occur. As no event can be
 decoded before TIME_HIGH, the order is known in time.
@@ -33,11 +33,11 @@ from f3_ros.events.codecs.word_stream import (
     WordStreamDecoder,
 )
 
-ORDERS = ("auto", "little", "legacy")
+ORDERS = ("auto", "genx320", "imx636")
 
 
 @numba.njit(nogil=True, cache=True, boundscheck=False, error_model="numpy")
-def _decode(words, start, state, drops, x, y, t, p, room, trig_t, trig_id, trig_p, width, height, legacy):
+def _decode(words, start, state, drops, x, y, t, p, room, trig_t, trig_id, trig_p, width, height, is_imx636):
     """Decode `words[start:]` into x, y, t, p[state[N_EVENTS]:room]; return the index of the first unused word."""
     n = state[N_EVENTS]
     m = state[N_TRIGGERS]
@@ -49,8 +49,8 @@ def _decode(words, start, state, drops, x, y, t, p, room, trig_t, trig_id, trig_
     while i < end:
         first = np.int64(words[i] & np.uint64(0xFFFFFFFF))
         second = np.int64(words[i] >> np.uint64(32))
-        upper = first if legacy else second
-        mask = second if legacy else first
+        upper = first if is_imx636 else second
+        mask = second if is_imx636 else first
         kind = upper >> 28
         if kind <= 1:
             if n + 32 > room:
@@ -99,7 +99,7 @@ class Evt21Decoder(WordStreamDecoder):
     """Decoder of EVT 2.1 words. `t` is in microseconds.
 
     Attributes:
-        order: "little", "legacy", or "auto" while the stream has not shown it.
+        order: "genx320", "imx636", or "auto" while the stream has not shown it.
     """
 
     encoding = "evt21"
@@ -117,7 +117,7 @@ class Evt21Decoder(WordStreamDecoder):
         order: str = "auto",
     ) -> None:
         """Args:
-        order: order of the two halves of a word, "auto", "little" or "legacy".
+        order: order of the two halves of a word, "auto", "genx320" or "imx636".
         Raises:
             InputError: the order is none of these.
         """
@@ -132,7 +132,7 @@ class Evt21Decoder(WordStreamDecoder):
             self.order = _find_order(words)
         done = _decode(
             words, start, self._state, self.counters.raw, out.x, out.y, out.t, out.p, room,
-            self._trig_t, self._trig_id, self._trig_p, self.width, self.height, self.order == "legacy",
+            self._trig_t, self._trig_id, self._trig_p, self.width, self.height, self.order == "imx636",
         )  # fmt: skip
         return int(done)
 
@@ -149,4 +149,4 @@ def _find_order(words: np.ndarray) -> str:
     little = int(np.count_nonzero((second >> np.uint64(28) == 8) & (first == 0)))
     if legacy == little:
         return "auto"
-    return "legacy" if legacy > little else "little"
+    return "imx636" if legacy > little else "genx320"

@@ -2,8 +2,8 @@
 """libcaer (iniVation, uncompressed): 8 bytes per event, as libcaer's polarity events lie in memory.
 
 uint32 data: bit 0 valid, bit 1 polarity, bits 16..2 y, bits 31..17 x; int32 timestamp [us] of 31 bits. `time_base`
-of the packet holds the rest of the time, so packets stand alone; a rollover inside a packet shows as a fall by more than
-half the range.
+of the packet holds the rest of the time, so packets stand alone; a rollover inside a packet shows as a fall by more
+than half the range.
 """
 
 from __future__ import annotations
