@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from aot_runtime.errors import InputError
 from f3_ros.encoder import Downsampling, PackedEncoder, VoxelTable, mask_padding, pixels, pool
 from f3_ros.model import EventPatchFF
+from f3_ros.unet import EventUNetFF
 
 
 class DeployedF3(nn.Module):
@@ -110,3 +111,42 @@ def _without_tables(model: EventPatchFF) -> EventPatchFF:
         return copy.deepcopy(model)
     finally:
         model.multi_hash_encoder = kept
+
+
+class DeployedUNet(nn.Module):
+    """EventUNetFF for one event window: events (N, 4) in, features (1, W, H, C) and optionally logits out."""
+
+    def __init__(self, model: EventUNetFF, *, logits: bool = False) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(model).requires_grad_(False).eval()
+        self.return_logits = logits
+
+    def forward(self, events: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        network = self.network
+        dtype = network.pred.weight.dtype
+        bottleneck, skips = network.bottleneck(network.voxels(events).to(dtype))
+        features = network.features(bottleneck)
+        return (features, network.logits(bottleneck, skips)) if self.return_logits else features
+
+
+def deploy(
+    model: EventPatchFF | EventUNetFF,
+    *,
+    hashed: bool = False,
+    downsample: tuple[int, int] | None = None,
+    depthwise: str = "conv",
+    logits: bool = False,
+) -> DeployedF3 | DeployedUNet:
+    """The exportable module of either network.
+
+    Raises:
+        InputError: an option does not fit the network.
+    """
+    if isinstance(model, EventPatchFF):
+        return DeployedF3(model, hashed=hashed, downsample=downsample, depthwise=depthwise, logits=logits)
+    if hashed or downsample is not None:
+        raise InputError(
+            f"expected no --build-hashed-feats and no --downsample for {model.config.name}, found one",
+            "EventUNetFF has no encoder; leave them out",
+        )
+    return DeployedUNet(model, logits=logits)
