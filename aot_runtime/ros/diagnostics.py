@@ -22,6 +22,8 @@ import numpy as np
 if TYPE_CHECKING:
     from rclpy.node import Node
 
+    from aot_runtime.compiled_model import CompiledModel
+
 OK, WARN, ERROR, STALE = 0, 1, 2, 3  # the levels of diagnostic_msgs/DiagnosticStatus
 
 
@@ -41,6 +43,30 @@ def resident_memory_bytes() -> int:
             return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
         return 0
+
+
+def count_finite(array: np.ndarray) -> tuple[int, int]:
+    """(finite elements, all elements). Looks at each element only if the sum says that one is not finite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = array.sum(dtype=np.float64)
+    return (array.size if np.isfinite(total) else int(np.isfinite(array).sum())), array.size
+
+
+def artifact_identity(model: CompiledModel) -> dict[str, str]:
+    """What diagnostics say about the artifact that a node runs."""
+    from aot_runtime.files import sha256_file
+
+    manifest = model.manifest
+    checkpoint = manifest.checkpoint
+    weights = "random" if checkpoint.is_random else f"{checkpoint.file} ({checkpoint.sha256[:12]})"
+    return {
+        "artifact": model.path.name,
+        "artifact sha256": sha256_file(model.path)[:12],
+        "model": f"{manifest.family} {manifest.variant}",
+        "precision": manifest.precision,
+        "device": str(model.device),
+        "weights": weights,
+    }
 
 
 class HealthMonitor:
@@ -145,6 +171,14 @@ class HealthMonitor:
     def add_details(self, source: Callable[[], Mapping[str, str]]) -> None:
         """Adds values to every report; `source` is called when the report is made."""
         self._details.append(source)
+
+    def remove_drops_of(self, *sources: Callable[[], Mapping[str, int]]) -> None:
+        """Removes parts added with `count_drops_of` (they will be replaced); what they counted stays counted."""
+        for source in sources:
+            if source in self._sources:
+                self._sources.remove(source)
+                for cause, n in source().items():
+                    self.dropped(cause, n)
 
     def forget_sources(self) -> None:
         """Removes what `count_drops_of` and `add_details` added; their drops so far stay counted."""

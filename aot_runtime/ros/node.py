@@ -291,7 +291,7 @@ def run_node(make: Callable[[], Any], argv: Sequence[str] | None = None, *, usag
         return 0
     transport.use_shipped_profile()
     rclpy.init(args=arguments)
-    _treat_sigterm_as_sigint()
+    treat_sigterm_as_sigint()
     node = None
     executor = SingleThreadedExecutor()
     try:
@@ -312,7 +312,7 @@ def run_node(make: Callable[[], Any], argv: Sequence[str] | None = None, *, usag
     return getattr(node, "exit_code", None) or 0
 
 
-def _treat_sigterm_as_sigint() -> None:
+def treat_sigterm_as_sigint() -> None:
     """Humble's rclpy handles SIGINT only; a launch file ends nodes with SIGINT, systemd and docker with SIGTERM."""
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, lambda *_: rclpy.try_shutdown())
