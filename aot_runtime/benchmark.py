@@ -15,6 +15,7 @@ from typing import Any
 
 from aot_runtime.environment import Stamp, stamp
 from aot_runtime.errors import AotError, InputError
+from aot_runtime.progress import table_console
 
 
 @dataclass(frozen=True)
@@ -199,14 +200,13 @@ def find_artifacts(paths: Sequence[str]) -> list[Path]:
 
 def print_results(results: Sequence[Result], environment: Stamp) -> None:
     """A table and the environment line on standard output."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console()
+    console = table_console()
     table = Table("artifact", "model", "precision", "device", "mode", "inputs")
     for column in ("p50 ms", "p99 ms", "mean ms", "peak MB", "file MB"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for row in results:
         times = (row.timing.p50_ms, row.timing.p99_ms, row.timing.mean_ms)
         names = (Path(row.artifact).name, row.model, row.precision, row.device, row.mode, row.shape)

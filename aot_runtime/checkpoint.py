@@ -112,7 +112,8 @@ def _read_torch(file: Path) -> Any:
     except OSError:
         raise
     except pickle.UnpicklingError as error:
-        if "weights_only" in str(error) or "Weights only" in str(error):
+        # Any damage is an UnpicklingError too; only a refused global is code.
+        if "GLOBAL" in str(error):
             raise CheckpointError(
                 f"expected a checkpoint of plain tensors, found objects that need code to be loaded in {file} "
                 f"({_reason(error)})",

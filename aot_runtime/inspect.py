@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from aot_runtime.errors import AotError
 from aot_runtime.files import AllowList
 from aot_runtime.manifest import Manifest, TensorSpec
+from aot_runtime.progress import table_console
 from aot_runtime.verdict import Verdict, judge_with_manifest
 
 if TYPE_CHECKING:
@@ -52,10 +53,9 @@ def as_json(verdict: Verdict, manifest: Manifest | None) -> dict[str, Any]:
 
 def print_report(file: str, verdict: Verdict, manifest: Manifest | None) -> None:
     """Tables for people on standard output."""
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console()
+    console = table_console()
     if manifest is not None:
         console.print(_identity(file, manifest))
         console.print(_tensors(manifest))

@@ -173,7 +173,7 @@ class Manifest:
                 message names the field. UnsupportedSchema for another schema version.
         """
         try:
-            data = json.loads(text)
+            data = json.loads(text, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
             raise ArtifactError(f"expected JSON, found {error} in {source}", "export the artifact again") from error
         if not isinstance(data, dict):
@@ -205,6 +205,10 @@ class UnsupportedSchema(ArtifactError):
             f"expected manifest schema version {SCHEMA_VERSION}, found {version} in {source}",
             "export the artifact again with this version of aot_perception",
         )
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name}, which is no JSON number")
 
 
 def _bad(where: str, expected: str, value: object, source: str) -> ArtifactError:
