@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from aot_runtime.errors import InputError
 from aot_runtime.ros.clock import SensorClock, StampGuard
+from f3_ros.events.filters import EventFilter, HotPixelMask, NeighbourNoiseFilter, RefractoryFilter
 from f3_ros.events.packet_decoder import PacketDecoder
 from f3_ros.events.types import Events, Packet
 from f3_ros.events.windows import EventWindow, EventWindower, WindowConfig
+
+MAX_FILTERED_PIXELS = 1 << 24
+"""Filters keep a time per pixel; a corrupt packet that claims a larger sensor must not make them take gigabytes."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +81,12 @@ class EventStreamProcessor:
         self._dropped: Counter[str] = Counter()
         self._decoder = PacketDecoder()
         self._windower = EventWindower(config.window)
-        self._filters: list[Any] = []
+        self._filters: dict[str, EventFilter] = {}
         self._size = (0, 0)
         self._last: Packet | None = None
         self._last_receive_ns = 0
+        # Reading the mask now makes a wrong path an error of configuration, not of the first packet.
+        self._mask = HotPixelMask.load(config.hot_pixel_mask) if config.hot_pixel_mask else None
 
     def push(self, packet: Packet, receive_ns: int = 0) -> list[StreamWindow]:
         """Takes one packet; returns the windows that it closed, oldest first."""
@@ -95,7 +101,7 @@ class EventStreamProcessor:
         self._last, self._last_receive_ns = packet, receive_ns
         if (packet.width, packet.height) != self._size:
             self._size = (packet.width, packet.height)
-            self._filters = self._make_filters(packet.width, packet.height)
+            self._make_filters(packet.width, packet.height)
         if decoded.time_us is not None:
             self.clock.update(packet.stamp_ns, decoded.time_us)
         events = self._filter(decoded.events)
@@ -118,8 +124,8 @@ class EventStreamProcessor:
         total.update(self._windower.counters.dropped)
         total.update(self._guard.counts)
         total.update(self._dropped)
-        for one in self._filters:
-            total[f"filter_{type(one).__name__}"] += one.dropped
+        for name, one in self._filters.items():
+            total[name] += one.dropped
         return {cause: n for cause, n in total.items() if n}
 
     def _restart_windows(self) -> None:
@@ -127,14 +133,28 @@ class EventStreamProcessor:
         self.clock.reset()
         self._size = (0, 0)  # filters hold times per pixel: they start anew with the next packet
 
-    def _make_filters(self, width: int, height: int) -> list[Any]:
-        for one in self._filters:
-            self._dropped[f"filter_{type(one).__name__}"] += one.dropped
-        return []
+    def _make_filters(self, width: int, height: int) -> None:
+        """New filters for this sensor; what the old ones dropped stays counted."""
+        for name, one in self._filters.items():
+            self._dropped[name] += one.dropped
+            one.dropped = 0
+        self._filters = {}
+        config, mask = self.config, self._mask
+        if mask is not None:
+            if (mask.width, mask.height) == (width, height):
+                self._filters["hot_pixel_events"] = mask
+            else:
+                self._dropped["hot_pixel_mask_of_other_size"] += 1
+        if not 0 < width * height <= MAX_FILTERED_PIXELS:
+            return
+        if config.refractory_us:
+            self._filters["refractory_events"] = RefractoryFilter(width, height, config.refractory_us)
+        if config.noise_us:
+            self._filters["noise_events"] = NeighbourNoiseFilter(width, height, config.noise_us)
 
     def _filter(self, events: Events) -> Events:
-        for one in self._filters:
-            events = one(events)
+        for one in self._filters.values():
+            events = one.apply(events)
         return events
 
     def _timed(self, windows: list[EventWindow]) -> list[StreamWindow]:
