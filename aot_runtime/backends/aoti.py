@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
     import torch
 
 MODEL_NAME = "model"
+# A package's library instantiates std::regex, and so does libtorch, built by another compiler: where the dynamic linker
+# binds the library to libtorch's instances, loading it crashes. -Bsymbolic makes it use its own. Inductor has no option
+# for linker flags; its list of libraries goes onto the linker's command line as "-l<entry>", so the flag rides on one
+# that is linked anyway.
+_LIBRARIES = "aot_inductor.custom_op_libs"
+_BIND_OWN_SYMBOLS = "c10 -Wl,-Bsymbolic"
 # The loader unpacks to a temporary folder and runs static initialisers of a shared library; two at once have crashed.
 _LOAD_LOCK = threading.Lock()
 
@@ -52,6 +59,8 @@ def compile_program(
     # A fresh dict of metadata each time: torch writes its own keys into the one it is given.
     configs: dict[str, Any] = {"freezing": True, "epilogue_fusion": True, "aot_inductor.metadata": {}}
     configs.update(inductor_configs or {})
+    if sys.platform == "linux":
+        configs[_LIBRARIES] = [*(configs.get(_LIBRARIES) or []), _BIND_OWN_SYMBOLS]
     try:
         torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=configs)
     except Exception as error:

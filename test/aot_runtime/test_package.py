@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -68,3 +70,13 @@ def test_python_cpp_and_zip_readers_see_the_same_manifest(tiny_artifact: tuple[P
     static = torch._C._aoti.AOTIModelPackageLoader.load_metadata_from_package(str(path), "model")
     assert static[METADATA_KEY] == text
     assert AotiRunner(path).metadata()[METADATA_KEY] == text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ELF is Linux's")
+def test_the_compiled_library_binds_its_own_symbols(tiny_artifact: tuple[Path, Manifest], tmp_path: Path) -> None:
+    # Otherwise std::regex of libtorch, built by another compiler, crashes the load on some machines.
+    with zipfile.ZipFile(tiny_artifact[0]) as archive:
+        (library,) = [name for name in archive.namelist() if name.endswith(".so")]
+        archive.extract(library, tmp_path)
+    listing = subprocess.run(["readelf", "-d", str(tmp_path / library)], capture_output=True, text=True, check=True)
+    assert "(SYMBOLIC)" in listing.stdout
