@@ -43,11 +43,15 @@ def _time_words(words, n, state, time):
 
 
 @numba.njit(nogil=True, cache=True, boundscheck=False)
-def _encode_evt3(x, y, t, p, end, words, state):
+def _encode_evt3(x, y, t, p, end, repeat, words, state):
     """Encode into `words`; state: time high (whole), time low, row, vector base, vector polarity; -1 = not sent yet."""
     n = 0
     i = 0
     count = len(t)
+    if repeat and state[0] >= 0 and (count > 0 or end >= 0):
+        # The last time sent, so that those who did not lose it see how far the time moves on.
+        words[n] = 0x8000 | (state[0] & 0xFFF)
+        n += 1
     while i < count:
         n = _time_words(words, n, state, t[i])
         row = np.int64(y[i])
@@ -104,8 +108,8 @@ class Evt3Encoder:
         _check(events, 2047, 2047)
         state = self._state
         if self_contained:
-            state[:] = -1
-        size = 4 * len(events) + 8
+            state[1:] = -1
+        size = 4 * len(events) + 16
         if len(events):
             first = state[0] << 12 if state[0] >= 0 else int(events.t[0])
             # Silences need extra words, one per 4.2 s; steps back and forth may repeat them.
@@ -115,7 +119,8 @@ class Evt3Encoder:
         if end_us is not None:
             size += (max(0, end_us - newest) >> 22) + 8
         words = np.empty(size, np.uint16)
-        n = _encode_evt3(events.x, events.y, events.t, events.p, -1 if end_us is None else end_us, words, state)
+        end = -1 if end_us is None else end_us
+        n = _encode_evt3(events.x, events.y, events.t, events.p, end, self_contained, words, state)
         return words[:n].view(np.uint8)
 
 
@@ -159,7 +164,7 @@ def encode_evt21(events: Events, order: str = "genx320") -> np.ndarray:
     upper, mask = upper[:n], mask[:n]
     shift = np.uint64(32)
     words = (upper << shift) | mask if order == "genx320" else (mask << shift) | upper
-    return words.astype("<u8").view(np.uint8)
+    return np.asarray(words, "<u8").view(np.uint8)
 
 
 @numba.njit(nogil=True, cache=True, boundscheck=False)
@@ -197,7 +202,7 @@ def encode_libcaer(events: Events, time_base_ns: int = 0) -> np.ndarray:
     data = (events.x.astype(np.uint64) << np.uint64(17)) | (events.y.astype(np.uint64) << np.uint64(2))
     data |= (events.p.astype(np.uint64) << np.uint64(1)) | np.uint64(1)
     words = ((stamp & 0x7FFFFFFF).astype(np.uint64) << np.uint64(32)) | data
-    return words.astype("<u8").view(np.uint8)
+    return np.asarray(words, "<u8").view(np.uint8)
 
 
 def encode_mono(events: Events, time_base_ns: int = 0) -> np.ndarray:
@@ -212,7 +217,7 @@ def encode_mono(events: Events, time_base_ns: int = 0) -> np.ndarray:
         raise InputError("expected events within 4.29 s after the time base, found others")
     place = (events.p.astype(np.uint64) << np.uint64(31)) | (events.y.astype(np.uint64) << np.uint64(16))
     words = ((place | events.x.astype(np.uint64)) << np.uint64(32)) | dt.astype(np.uint64)
-    return words.astype("<u8").view(np.uint8)
+    return np.asarray(words, "<u8").view(np.uint8)
 
 
 def _evt2_words(events: Events) -> tuple[np.ndarray, np.ndarray]:
