@@ -26,7 +26,7 @@ class F3Result:
 
     Attributes:
         features: (C, H', W') float32; the image axes are in the usual order here.
-        n_received: events in the window.
+        n_received: events in the window before any thinning.
         n_events_used: events that the network saw, after thinning.
         warnings: sentences for a log, empty if all is well.
     """
@@ -89,12 +89,18 @@ class F3Pipeline:
         """A window as the network's input: (N, 4) float32 x/W, y/H, k/T, p with k = 0 the newest bin.
 
         Args:
-            width, height: the sensor's size if it is not the model's; a smaller sensor is centred on the frame.
+            width, height: the sensor's size if it is not the model's; it is centred on the frame, and events of a
+                larger sensor that lie outside the frame are left out, as are events older than the network's bins.
         """
         from f3_ros.events.binning import events_to_tensor
 
         rows: np.ndarray = events_to_tensor(
-            window, width or self.width, height or self.height, self.bins, model_size=(self.width, self.height)
+            window,
+            width or self.width,
+            height or self.height,
+            self.bins,
+            model_size=(self.width, self.height),
+            bin_us=self.bin_us,
         )
         return rows
 
@@ -132,34 +138,33 @@ class F3Pipeline:
     def features(self, events: np.ndarray | torch.Tensor) -> np.ndarray:
         """The feature field (C, H', W') float32 of events (N, 4) float32; see `features_tensor`."""
         field = self.features_tensor(events)
-        return field[0].permute(2, 1, 0).float().contiguous().cpu().numpy()
+        image: np.ndarray = field[0].permute(2, 1, 0).float().contiguous().cpu().numpy()
+        return image
 
     def thin(self, events: np.ndarray) -> np.ndarray:
         """At most `max_events` rows of events, every one equally likely to stay, in order; the same ones every time."""
         if len(events) <= self.max_events:
             return events
-        generator = np.random.default_rng(THINNING_SEED)
-        kept = generator.choice(len(events), self.max_events, replace=False, shuffle=False)
-        kept.sort()
-        return events[kept]
+        from f3_ros.events.windows import thinning_indices
+
+        return events[thinning_indices(len(events), self.max_events, "random", THINNING_SEED)]
 
     def process(self, window: EventWindow, width: int | None = None, height: int | None = None) -> F3Result:
-        """Features of one window of a sensor of width x height pixels (default: the model's frame).
-
-        Raises:
-            InputError: the sensor is larger than the model's frame.
-        """
+        """Features of one window of a sensor of width x height pixels (default: the model's frame)."""
         rows = self.tensor(window, width, height)
         used = self.thin(rows)
         warnings = []
         if len(used) < len(rows):
             warnings.append(f"thinned {len(rows)} events to the artifact's {len(used)}")
-        duration = window.end_us - window.start_us
-        if duration > self.window_us:
-            warnings.append(f"a window of {duration} us for a network of {self.window_us} us")
+        outside = len(window.events) - len(rows)
+        if outside:
+            warnings.append(
+                f"left out {outside} of {len(window.events)} events outside the network's {self.width}x{self.height} "
+                f"pixels or {self.window_us} us"
+            )
         return F3Result(
             features=self.features(used),
-            n_received=max(window.n_received, len(rows)),
+            n_received=window.n_received,
             n_events_used=len(used),
             warnings=tuple(warnings),
         )
