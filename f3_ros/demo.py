@@ -1,0 +1,346 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole product in one command: events, an artifact, two ROS 2 nodes over real DDS, pictures and numbers.
+
+    f3_demo [--events FILE] [--checkpoint FILE] [--output demo]
+
+Simulates a scene (or takes a recording), exports F3 for this CPU, replays the events to `f3_node`, records what both
+publish, and writes pictures, the recording and a summary to the output folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from aot_runtime.errors import AotError, InputError
+
+EVENTS_TOPIC = "/event_camera/events"
+RECORDED = ("features", "event_image", "feature_image", "window_info")
+PICTURES = 4
+STOP_TIMEOUT_S = 20.0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A configuration and the grid it runs on, small enough for two CPU cores."""
+
+    model: str
+    downsample: tuple[int, int] | None
+
+
+def choose_model(width: int, height: int, name: str | None = None) -> Choice:
+    """A published configuration whose frame holds the sensor.
+
+    Raises:
+        InputError: the sensor is larger than every published frame, or than the named model's.
+    """
+    from f3_ros.config import from_name
+
+    if name is None:
+        if width <= 346 and height <= 260:
+            name = "346x260x20_patchff_ds1_small"
+        elif width <= 640 and height <= 480:
+            name = "640x480x20_patchff_ds1_small"
+        else:
+            name = "1280x720x20_patchff_ds1_small"
+    frame = from_name(name).frame
+    if width > frame[0] or height > frame[1]:
+        raise InputError(
+            f"expected a sensor of at most {frame[0]}x{frame[1]} for {name}, found {width}x{height}",
+            "choose another --model-name or recording",
+        )
+    # Full frames beyond the small sensor's take seconds a window on a CPU; 320 columns keep the aspect ratio.
+    return Choice(name, None if frame[0] <= 346 else (320, 320 * frame[1] // frame[0]))
+
+
+def make_events(cache: Path, duration_s: float, seed: int) -> Path:
+    """A simulated recording, made once."""
+    from f3_ros.events import cli
+
+    cache.mkdir(parents=True, exist_ok=True)
+    path = cache / f"room_seed{seed}_{duration_s:g}s_346x260.h5"
+    if not path.exists():
+        code = cli.main(["simulate", str(path), "--duration", f"{duration_s:g}", "--seed", str(seed)])
+        if code:
+            raise InputError("expected a simulated recording, found that the simulation failed", "see the error above")
+    return path
+
+
+def make_artifact(cache: Path, choice: Choice, checkpoint: Path | None) -> Path:
+    """The artifact for this CPU, exported unless there is one that may run here."""
+    from aot_runtime.files import sha256_file
+    from aot_runtime.verdict import judge
+
+    weights = sha256_file(checkpoint)[:12] if checkpoint else "random"
+    grid = "x".join(map(str, choice.downsample)) if choice.downsample else "full"
+    path = cache / f"{choice.model}_{grid}_{weights}.pt2"
+    if path.exists() and judge(path, "cpu").kind == "OK":
+        return path
+    command = [sys.executable, "-m", "f3_ros.export_f3", "--model-name", choice.model, "--output-name", str(path)]
+    command += ["--variable-events", "--device", "cpu", "--precision", "fp32", "--runs", "5", "--warmup-runs", "1"]
+    command += ["--checkpoint", str(checkpoint)] if checkpoint else ["--random-weights"]
+    if choice.downsample:
+        command += ["--downsample", *map(str, choice.downsample)]
+    cache.mkdir(parents=True, exist_ok=True)
+    if subprocess.run(command, check=False).returncode or not path.exists():
+        raise InputError(f"expected the artifact {path}, found that its export failed", "see the error above")
+    return path
+
+
+def _environment() -> dict[str, str]:
+    """One isolated ROS domain on this machine for the demo's processes."""
+    return {
+        **os.environ,
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        "ROS_DOMAIN_ID": str(random.SystemRandom().randint(1, 101)),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+@contextmanager
+def _process(name: str, command: Sequence[str], logs: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen]:
+    """A node in a process of its own, its output in a log file; ended as Ctrl-C would."""
+    with (logs / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command], stdout=log, stderr=subprocess.STDOUT, env=environment
+        )
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                try:
+                    process.wait(STOP_TIMEOUT_S)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+
+
+def _fail(name: str, logs: Path, what: str) -> InputError:
+    log = logs / f"{name}.log"
+    tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+    return InputError(f"expected {what}, found this at the end of {log}:\n{tail}")
+
+
+def run_nodes(events: Path, artifact: Path, output: Path) -> None:
+    """Replay, node and recorder until the recording has been processed.
+
+    Raises:
+        InputError: a process failed; the message ends with its log.
+    """
+    logs = output / "logs"
+    logs.mkdir()
+    environment = _environment()
+    remap = ["-r", f"~/events:={EVENTS_TOPIC}"]
+    recorder = ["f3_ros.recorder", "--output", str(output / "topics"), EVENTS_TOPIC, "/diagnostics"]
+    recorder += [f"/f3/{name}" for name in RECORDED]
+    node = ["f3_ros.node", "--ros-args", "-p", f"artifact:={artifact}", *remap]
+    replay = ["f3_ros.replay_node", "--ros-args", "-p", f"file:={events}", "-p", "rate:=0.0"]
+    # Two subscribers, so that the recorder has joined as well.
+    replay += ["-p", "wait_for_subscribers:=2", "-p", "wait_timeout:=60.0"]
+    replay += ["-r", "~/processed_seq:=/f3/processed_seq", *remap]
+    with (
+        _process("record_topics", recorder, logs, environment) as recording,
+        _process("f3_node", node, logs, environment) as running,
+        _process("replay_node", replay, logs, environment) as replaying,
+    ):
+        while replaying.poll() is None:
+            for process, name in ((running, "f3_node"), (recording, "record_topics")):
+                if process.poll() is not None:
+                    raise _fail(name, logs, f"{name} to keep running")
+            time.sleep(0.1)
+        if replaying.returncode:
+            name = "f3_node" if "error" in (logs / "f3_node.log").read_text(errors="replace").lower() else "replay_node"
+            raise _fail(name, logs, "the recording to be replayed to f3_node")
+        # Silence closes the last window, and one more report comes on /diagnostics.
+        time.sleep(2.0)
+
+
+@dataclass
+class Summary:
+    """What happened, from what the node published."""
+
+    events_received: int
+    events_used: int
+    windows: int
+    incomplete_windows: int
+    drops: dict[str, int]
+    latency_ms: dict[str, float]
+    features: str
+    artifact: str
+    weights: str
+
+
+def read_results(output: Path, artifact: Path) -> Summary:
+    """Pictures and the summary from the recorded topics.
+
+    Raises:
+        InputError: the node published nothing.
+    """
+    import cv2
+    import numpy as np
+    from rosbags.rosbag2 import Reader
+
+    from aot_runtime.backends.package import read_manifest_json
+    from aot_runtime.manifest import Manifest
+    from f3_ros.events.readers.bag_types import event_typestore
+
+    store = event_typestore()
+    images: dict[str, list[Any]] = {"event_image": [], "feature_image": []}
+    windows: list[dict[str, str]] = []
+    report: dict[str, str] = {}
+    shape, features = "", 0
+    with Reader(output / "topics") as bag:
+        for connection, _, raw in bag.messages():
+            name = connection.topic.rsplit("/", 1)[-1]
+            if name == "events":
+                continue
+            message: Any = store.deserialize_cdr(raw, connection.msgtype)
+            if name == "diagnostics":
+                for status in message.status:
+                    if "f3" in status.name:
+                        report = {item.key: item.value for item in status.values}
+            elif name == "window_info":
+                windows.append({item.key: item.value for item in message.values})
+            elif name == "features":
+                features += 1
+                shape = f"{message.encoding} {message.width}x{message.height}"
+            else:
+                pixels = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)
+                images[name].append(pixels[:, : message.width * 3].reshape(message.height, message.width, 3))
+    if not features:
+        raise _fail("f3_node", output / "logs", "features from f3_node")
+    columns = []
+    count = min(len(images["event_image"]), len(images["feature_image"]))
+    for k, index in enumerate(sorted({round(i) for i in np.linspace(0, count - 1, min(PICTURES, count))})):
+        pair = [images[name][index] for name in ("event_image", "feature_image")]
+        for name, picture in zip(("events", "features"), pair):
+            cv2.imwrite(str(output / f"{name}_{k}.png"), picture)
+        size = (pair[0].shape[1], pair[0].shape[0])
+        columns.append(np.vstack([pair[0], cv2.resize(pair[1], size, interpolation=cv2.INTER_NEAREST)]))
+    if columns:
+        cv2.imwrite(str(output / "overview.png"), np.hstack(columns))
+    checkpoint = Manifest.from_json(read_manifest_json(artifact)).checkpoint
+    return Summary(
+        events_received=sum(int(w["n_received"]) for w in windows),
+        events_used=sum(int(w["n_used"]) for w in windows),
+        windows=features,
+        incomplete_windows=sum(w["complete"] == "false" for w in windows),
+        drops={k: int(float(v)) for k, v in report.items() if k.startswith("drop") and v not in ("0", "")},
+        latency_ms={k: float(v) for k, v in report.items() if "latency" in k and _is_number(v)},
+        features=shape,
+        artifact=str(artifact),
+        weights=f"random, seed {checkpoint.random_seed}" if checkpoint.is_random else checkpoint.file,
+    )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def show(summary: Summary, output: Path, events: Path) -> None:
+    """The summary as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_header=False, title="events -> compiled F3 -> features, over DDS")
+    rows = {
+        "recording": str(events),
+        "events": f"{summary.events_received:,} received, {summary.events_used:,} used",
+        "windows": f"{summary.windows}, {summary.incomplete_windows} incomplete (the stream's ends count)",
+        "features": summary.features,
+        "drops": ", ".join(f"{k}: {v}" for k, v in summary.drops.items()) or "none",
+        **{f"{name} [ms]": f"{value:.1f}" for name, value in summary.latency_ms.items()},
+        "artifact": summary.artifact,
+        "weights": summary.weights,
+        "written": f"{output}/: overview.png, events_*.png, features_*.png, topics/*.mcap, summary.json, logs/",
+    }
+    for key, value in rows.items():
+        table.add_row(key, value)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def run(arguments: argparse.Namespace) -> Path:
+    """The demo; returns the output folder."""
+    from f3_ros.events.readers import open_events
+
+    output: Path = arguments.output
+    cache: Path = arguments.cache
+    if arguments.checkpoint is not None and not arguments.checkpoint.is_file():
+        raise InputError(f"expected a checkpoint, found no file {arguments.checkpoint}", "check --checkpoint")
+    print("[1/4] events", flush=True)
+    events = arguments.events or make_events(cache, arguments.duration, arguments.seed)
+    with open_events(events) as reader:
+        width, height = reader.width, reader.height
+    choice = choose_model(width, height, arguments.model_name)
+    print(f"[2/4] artifact of {choice.model} for this CPU", flush=True)
+    artifact = make_artifact(cache, choice, arguments.checkpoint)
+    if arguments.checkpoint is None:
+        print("      NOTE: no --checkpoint given: the weights are random, the features mean nothing.", flush=True)
+    print("[3/4] replay_node -> f3_node -> record_topics", flush=True)
+    _make_room(output)
+    run_nodes(events, artifact, output)
+    print("[4/4] results", flush=True)
+    summary = read_results(output, artifact)
+    (output / "summary.json").write_text(json.dumps({"events": str(events), **asdict(summary)}, indent=2) + "\n")
+    show(summary, output, events)
+    return output
+
+
+def _make_room(output: Path) -> None:
+    """An empty output folder; what an earlier demo left there goes, anything else is refused."""
+    if output.exists():
+        strangers = [p.name for p in output.iterdir() if not _is_ours(p)]
+        if strangers:
+            raise InputError(
+                f"expected a new folder or one of an earlier demo, found {strangers[0]} in {output}", "choose --output"
+            )
+        shutil.rmtree(output)
+    output.mkdir(parents=True)
+
+
+def _is_ours(path: Path) -> bool:
+    return path.name in ("logs", "topics", "summary.json", "overview.png") or (
+        path.suffix == ".png" and path.name.startswith(("events_", "features_"))
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command `f3_demo`."""
+    parser = argparse.ArgumentParser(prog="f3_demo", description=__doc__.split("\n")[0])
+    parser.add_argument("--events", type=Path, help="a recording; default: a simulated room, 346x260")
+    parser.add_argument("--duration", type=float, default=0.5, help="length of the simulation [s] (default: 0.5)")
+    parser.add_argument("--seed", type=int, default=1, help="of the simulation")
+    parser.add_argument("--model-name", help="F3 configuration; default: the smallest frame that holds the sensor")
+    parser.add_argument("-c", "--checkpoint", type=Path, help="official checkpoint of that configuration")
+    parser.add_argument("-o", "--output", type=Path, default=Path("demo"), help="folder to write (default: demo)")
+    parser.add_argument("--cache", type=Path, default=Path(".cache/demo"), help="where events and artifacts are kept")
+    arguments = parser.parse_args(argv)
+    try:
+        run(arguments)
+    except AotError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
