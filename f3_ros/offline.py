@@ -198,7 +198,7 @@ def _parameters(file: Path | None, given: Sequence[str]) -> dict[str, Any]:
             document = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
             for section in document.values():
                 values.update(section["ros__parameters"])
-        except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+        except (OSError, ValueError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
             raise InputError(f"expected a ROS parameter file, found something else in {file} ({error})") from error
     for text in given:
         name, separator, value = text.partition(":=")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-FAR_FUTURE_S = 60.0
+PATIENCE_S = 20.0
 
 
 @pytest.fixture(scope="session")
@@ -77,7 +77,7 @@ class Session:
         self.listener.create_subscription(kind, topic, self.messages[topic].append, qos)
         return self.messages[topic]
 
-    def until(self, condition: Callable[[], Any], timeout_s: float = FAR_FUTURE_S) -> bool:
+    def until(self, condition: Callable[[], Any], timeout_s: float = PATIENCE_S) -> bool:
         """Spins until the condition holds; whether it did."""
         end = time.monotonic() + timeout_s
         while time.monotonic() < end:

@@ -215,12 +215,12 @@ def test_lost_packet_makes_one_window_incomplete_and_can_drop_it(ros: Any, f3: C
     for k in range(21):
         if k != 12:  # the third packet of the window 40..60 ms
             driver.send(packet(k, 4000 * k))
-    assert ros.until(lambda: len(infos) >= 3)
-    assert numbers(infos, "start_us")[-2:] == [20_000, 60_000]
-    assert numbers(infos, "n_received")[-1] == 500
+    assert ros.until(lambda: len(infos) >= 2)
+    assert numbers(infos, "start_us") == [20_000, 60_000]
+    assert numbers(infos, "n_received") == [500, 500]
     drops = node.health.drops()
     assert drops["lost_packets"] == 1
-    assert drops["incomplete_window"] >= 1
+    assert drops["incomplete_window"] == 2  # the stream's first window, and the one with the hole
 
 
 def test_stream_that_stops_is_flushed_by_wall_time(ros: Any, f3: Callable[..., Any]) -> None:
@@ -244,14 +244,14 @@ def test_stream_that_jumps_back_starts_anew(ros: Any, f3: Callable[..., Any]) ->
     driver = Driver(ros)
     for loop in range(2):  # a bag that loops: stamps and sensor time go back
         for k in range(11):
-            driver.send(packet(100 + k, 500_000 + 4000 * k), seq=100 + 11 * loop + k)
+            driver.send(packet(100 + k, 2_000_000 - 1_500_000 * loop + 4000 * k), seq=100 + 11 * loop + k)
     assert ros.until(lambda: len(infos) >= 5)
     starts = numbers(infos, "start_us")
-    assert starts == [500_000, 520_000, 540_000, 500_000, 520_000]
+    assert starts == [2_000_000, 2_020_000, 2_040_000, 500_000, 520_000]
     assert numbers(infos, "n_received") == [500, 500, 100, 500, 500]
     stamps = [stamp_to_ns(f.header.stamp) for f in features]
     assert stamps[3] < stamps[2], "published stamps follow the input back"
-    assert node.health.drops() == {"time_jump_back": 1} or "time_jump_back" in node.health.drops()
+    assert node.health.drops()["time_jump_back"] == 1
 
 
 def test_late_input_is_dropped_by_age(ros: Any, f3: Callable[..., Any]) -> None:
@@ -416,12 +416,12 @@ def test_overload_drops_whole_windows_and_counts_them(
     for k in range(51):
         publisher.publish(message_from_packet(packet(k, 4000 * k)))
     assert ros.until(lambda: node.health.count("decode") == 51)
-    assert ros.until(lambda: node._infer_worker.idle)
-    ros.spin(0.2)
+    # 10 whole windows, and the last one closed by wall time once the model is idle
+    assert ros.until(lambda: node._processor.windows == 11 and node._infer_worker.idle)
     drops = node.health.drops()["window_queue_full"]
     assert drops >= 5
-    assert len(features) == node.health.count("publish")
-    assert len(features) + drops == node._processor.windows
+    assert ros.until(lambda: len(features) == 11 - drops)
+    assert node.health.count("publish") == 11 - drops
 
 
 def test_allow_list_admits_and_refuses(ros: Any, f3: Callable[..., Any], micro_f3: Path, tmp_path: Path) -> None:

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Launch files agree with the nodes they start; with ROS sourced they also yield a description."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+FILES = ("f3.launch.py", "replay.launch.py")
+
+
+def parameter_names(text: str) -> set[str]:
+    """Keys of the parameter dictionary literal in a launch file."""
+    tree = ast.parse(text)
+    calls = [
+        n for n in ast.walk(tree) if isinstance(n, ast.Call) and getattr(n.func, "id", "") in ("Node", "LifecycleNode")
+    ]
+    (call,) = calls
+    (parameters,) = [k.value for k in call.keywords if k.arg == "parameters"]
+    return {key.value for d in ast.walk(parameters) if isinstance(d, ast.Dict) for key in d.keys}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_parameters_exist_in_the_yaml(name: str) -> None:
+    text = (ROOT / "launch" / name).read_text()
+    document = yaml.safe_load((ROOT / "config" / name.replace(".launch.py", ".yaml")).read_text())
+    known = set(document["/**"]["ros__parameters"])
+    assert parameter_names(text) - {"use_sim_time"} <= known
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_description_can_be_made(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("launch_ros", reason="launch_ros is not on PyPI: this needs a sourced ROS 2")
+    monkeypatch.setattr("ament_index_python.packages.get_package_share_directory", lambda _: str(ROOT))
+    spec = importlib.util.spec_from_file_location("description", ROOT / "launch" / name)
+    assert spec is not None
+    assert spec.loader is not None
+    module: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.generate_launch_description().entities
+
+
+@pytest.mark.parametrize(("name", "executable"), zip(FILES, ("f3_node", "replay_node")))
+def test_executable_is_an_entry_point(name: str, executable: str) -> None:
+    assert f'executable="{executable}"' in (ROOT / "launch" / name).read_text()
+    assert f'"{executable} = ' in (ROOT / "setup.py").read_text()
