@@ -109,7 +109,8 @@ class PacketDecoder:
         """Args:
         max_events: most events taken from one packet; the rest is dropped and counted ("overflow_words"). The default
             takes 220 MB; real packets hold up to some hundred thousand.
-        max_backstep_us: sensor time that goes back by more than this is a restart, less is a glitch of the sensor.
+        max_backstep_us: sensor time that goes back by more than this is a restart, less is a glitch of the sensor,
+            unless the packets' numbers start anew as well.
         """
         self.counters = PacketCounters()
         self._max_events = max_events
@@ -122,6 +123,7 @@ class PacketDecoder:
         self._next_seq: int | None = None
         self._anchor: tuple[int, int] | None = None  # (header stamp [us], sensor time [us]) of the last good packet
         self._lost = False  # data went missing and the time was not confirmed since
+        self._seq_back = False  # this packet's number is below the last one's: the publisher started anew
 
     def reset(self) -> None:
         """Forget the stream (its counters go on): the next packet starts a new one."""
@@ -149,14 +151,16 @@ class PacketDecoder:
         if gap:
             decoder.desynchronise()
             self._lost = True
-        if not decoder.synchronised and self._anchor is not None:
+        if not decoder.synchronised and (self._lost or self._anchor is not None):
             gap = True
-        bytes_before = decoder.counters.bytes
+        bytes_before, cut_before = decoder.counters.bytes, decoder.counters.cut_words
         try:
             events = decoder.decode(packet.events, packet.time_base)
         except (TypeError, ValueError, BufferError):  # not bytes at all
             counters.count("unreadable_packets")
             return self._unusable(gap)
+        if decoder.counters.cut_words > cut_before:
+            self._lost = True
         triggers = decoder.triggers
         counters.bytes += decoder.counters.bytes - bytes_before
         if decoder.time_unit == "ns":
@@ -181,6 +185,7 @@ class PacketDecoder:
     def _check_sequence(self, seq: int) -> bool:
         """Whether packets are missing before this one."""
         expected, self._next_seq = self._next_seq, (seq + 1) & (1 << 64) - 1
+        self._seq_back = expected is not None and seq < expected
         if expected is None or seq == expected:
             return False
         if seq > expected:
@@ -235,7 +240,7 @@ class PacketDecoder:
                     self.counters.clock_corrections += 1
         jumped = abs(step) > JUMP_US
         self.counters.time_jumps += jumped
-        return jumped, step < -self._max_backstep_us
+        return jumped, step < (0 if self._seq_back else -self._max_backstep_us)
 
 
 def _why_unusable(packet: Packet) -> str | None:

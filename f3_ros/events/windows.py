@@ -178,6 +178,7 @@ class EventWindower:
         if self._start is None:
             oldest = min(oldest, time_us)
             self._start = oldest // self._stride * self._stride if self.config.mode == "time" else oldest
+            self._closed = self._closed if self.config.mode == "count" else self._start
             self._add_gap(FAR_PAST, oldest - 1)
         elif gap and previous is not None:
             self._add_gap(min(previous, oldest), max(previous, oldest))
@@ -287,6 +288,7 @@ class EventWindower:
         empty = 0
         while (self._start + duration <= ready) if not flush else self.pending > 0:
             start, end = self._start, self._start + duration
+            self._skip_between(start)
             last = self._find(end)
             if last == self._head:
                 oldest = self._oldest_pending()
@@ -305,10 +307,15 @@ class EventWindower:
         """The next time window starts at `start`; everything before `closed` is done."""
         self._start = start
         self._closed = max(self._closed, closed)
-        head = self._find(start)
-        if start > closed:
-            self.counters.dropped["between_windows"] += head - self._find(closed)
-        self._head = head
+        self._head = self._find(min(start, closed))
+        self._skip_between(start)
+
+    def _skip_between(self, start: int) -> None:
+        """Where windows do not touch, drop the pending events before `start`, which no window holds."""
+        if self._stride > self.config.duration_us:
+            head = self._find(start)
+            self.counters.dropped["between_windows"] += head - self._head
+            self._head = head
 
     def _close_by_count(self, flush: bool) -> list[EventWindow]:
         count, stride = self.config.count, self.config.count_stride or self.config.count

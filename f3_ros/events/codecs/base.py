@@ -93,6 +93,11 @@ class DecodeCounters:
         self.raw = np.zeros(len(causes), np.int64)
 
     @property
+    def cut_words(self) -> int:
+        """Words at the end of payloads that were not decoded, because of `max_events`."""
+        return int(self.raw[-1])
+
+    @property
     def dropped(self) -> dict[str, int]:
         """Count of everything left out, by cause."""
         return {cause: int(count) for cause, count in zip(self._causes, self.raw)}
