@@ -139,12 +139,12 @@ def preprocessing(
         "feature_shape": list(config.feature_shape(downsample)),
         "output_layout": "(1, W', H', C)",
         "depthwise": depthwise,
-        "float32": ["encoder", "pooled field", "first convolution", "LayerNorm", "GRN norms"],
     }
     if config.encoder is not None:
         told["resolutions"] = [list(level) for level in config.encoder.resolutions]
         told["hashed_levels"] = config.encoder.hashed_levels
         told["log2_entries"] = config.encoder.log2_entries
+        told["float32"] = ["encoder", "pooled field", "first convolution", "LayerNorm", "GRN norms"]
     return told
 
 

@@ -193,3 +193,13 @@ def test_a_path_is_loaded_and_closed(f3_artifact: Any) -> None:
     pipeline.close()
     with pytest.raises(ArtifactError, match="closed"):
         pipeline.features(np.zeros((1, 4), np.float32))
+
+
+def test_compiled_unet_is_official(f3_golden: Any, loaded: Any) -> None:
+    golden = f3_golden("f3_unetff")
+    model = loaded("f3_unetff", variable=True, n_events=150, max_events=400, logits=True)
+    parts = golden.events("").split(golden.inputs["counts"].tolist())
+    for sample, part in enumerate(parts):
+        found = model.run(events=torch.cat([part, torch.zeros(len(part), 1)], 1))
+        torch.testing.assert_close(found["features"][0], golden.outputs["feat_BWHC"][sample], **TOLERANCE)
+        torch.testing.assert_close(found["logits"][0], golden.outputs["logits_BWHT"][sample], **TOLERANCE)
