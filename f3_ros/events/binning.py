@@ -230,3 +230,33 @@ def occupancy_grid(events: np.ndarray, counts: np.ndarray, width: int, height: i
 def occupancy_frames(grid: np.ndarray) -> np.ndarray:
     """Pictures of a grid: uint8 (B, W, H), 255 where any event happened."""
     return np.where(grid.any(axis=-1), np.uint8(255), np.uint8(0))
+
+
+def crop_and_resize(
+    events: np.ndarray,
+    counts: np.ndarray,
+    boxes: np.ndarray,
+    from_size: tuple[int, int, int],
+    to_size: tuple[int, int],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Training's augmentation: crop each sample to a box, scale the box to another frame, keep one event per voxel.
+
+    Args:
+        events: normalised events (N, 3 or more), the samples of a batch one after the other; rows x / W, y / H, k / T.
+        counts: events per sample, (B,).
+        boxes: pixels x0, y0, x1, y1 per sample, the last ones exclusive, (B, 4).
+        from_size: (W, H, T) of `events`.
+        to_size: (W', H') of the result.
+    Returns:
+        float32 (N', 3) rows x / W', y / H', k / T, ordered by sample, x, y, k; and the new counts (B,).
+    """
+    x, y, k = (np.rint(events[:, i] * np.float32(n)) for i, n in enumerate(from_size))
+    parts = []
+    for (x0, y0, x1, y1), last, n in zip(boxes.tolist(), np.cumsum(counts).tolist(), counts.tolist()):
+        one = slice(last - n, last)
+        inside = (x[one] >= x0) & (x[one] < x1) & (y[one] >= y0) & (y[one] < y1)
+        new_x = np.rint((x[one][inside] - x0) * (to_size[0] / (x1 - x0))).clip(0, to_size[0] - 1)
+        new_y = np.rint((y[one][inside] - y0) * (to_size[1] / (y1 - y0))).clip(0, to_size[1] - 1)
+        parts.append(np.unique(np.stack([new_x, new_y, k[one][inside]], axis=1), axis=0))
+    resized = np.concatenate(parts).astype(np.float32) / np.array([*to_size, from_size[2]], np.float32)
+    return resized, np.array([len(part) for part in parts])
