@@ -20,10 +20,11 @@ from f3_ros.events.types import Events, Packet
 
 ENCODINGS = ("evt3", "libcaer", "mono")
 _WRAP_BITS = {"evt3": 24, "evt2": 34, "evt21": 34}
-_DENSE_GAP_US = 10_000_000  # up to here a quiet gap is filled with a packet per packet_us ...
-_KEEP_ALIVE_US = 4_000_000  # ... then with one per 4 s, below EVT3's half range of 8.4 s, so that loops are counted
+# A quiet gap is filled with time packets: up to 10 s as densely as others, up to a minute one per second (more would
+# look like a jump of the clock), up to 10 minutes one per 8 s, below EVT3's half range of 8.4 s, so that wraps are still
+# counted. Beyond that the clock jumped.
+_GAP_STEPS_US = ((10_000_000, 0), (60_000_000, 1_000_000), (600_000_000, 8_000_000))
 _RESTART_US = 1_000_000  # a step back this far is a restarted clock, not jitter of the readout
-_LONGEST_GAP_US = 24 * 3600 * 1_000_000  # beyond a day the time is garbage or the loop count does not matter
 
 
 def packet_epoch_us(packet: Packet) -> int:
@@ -48,8 +49,8 @@ def check_encoding(encoding: str, width: int, height: int, packet_us: int) -> No
             f"expected a sensor of at most {limits[0]}x{limits[1]} for {encoding}, found {width}x{height}",
             "use the encoding mono",
         )
-    if not 1 <= packet_us <= 4_000_000:
-        raise InputError(f"expected packet_us in 1..4000000, found {packet_us}", "give another packet length")
+    if not 1 <= packet_us <= 1_000_000:
+        raise InputError(f"expected packet_us in 1..1000000, found {packet_us}", "give another packet length")
 
 
 def packets_from_chunks(
@@ -60,6 +61,7 @@ def packets_from_chunks(
     encoding: str = "evt3",
     packet_us: int = 4000,
     frame_id: str = "event_camera",
+    source: object = "the events given",
 ) -> Iterator[Packet]:
     """Cut events every `packet_us` of sensor time (counted from the first event) and encode them.
 
@@ -71,9 +73,10 @@ def packets_from_chunks(
         chunks: events, t in microseconds.
         width, height: sensor size in pixels.
         encoding: "evt3", "libcaer" or "mono".
+        source: where the events come from, for messages.
 
     Raises:
-        InputError: the encoding is unknown or cannot carry the sensor size or the packet length.
+        InputError: the encoding is unknown or cannot carry the sensor size or the packet length; a time is negative.
     """
     check_encoding(encoding, width, height, packet_us)
     seq = 0
@@ -84,6 +87,10 @@ def packets_from_chunks(
     def packet(events: Events, index: int) -> Packet:
         nonlocal seq
         begin = origin + index * packet_us
+        if begin < 0:
+            raise InputError(
+                f"expected sensor times from zero on, found {begin} us in {source}", "shift the recording's times"
+            )
         payload, time_base = _encode(events, encoding, begin, begin + packet_us)
         stamp = int(events.t[0]) if len(events) else begin
         result = Packet(stamp * 1000, frame_id, width, height, seq, time_base, encoding, False, payload)
@@ -132,10 +139,11 @@ def _runs(chunk: Events, newest: int | None) -> Iterator[tuple[Events, bool]]:
 def _quiet_cells(last: int, following: int, packet_us: int) -> range:
     """Packet numbers without events that still go out between two packets with events, to carry the time."""
     gap_us = (following - last) * packet_us
-    if gap_us > _LONGEST_GAP_US:
-        return range(0)
-    step = 1 if gap_us <= _DENSE_GAP_US else max(1, _KEEP_ALIVE_US // packet_us)
-    return range(last + step, following, step)
+    for longest, step_us in _GAP_STEPS_US:
+        if gap_us <= longest:
+            step = max(1, step_us // packet_us)
+            return range(last + step, following, step)
+    return range(0)
 
 
 def _encode(events: Events, encoding: str, begin_us: int, end_us: int) -> tuple[np.ndarray, int]:

@@ -17,6 +17,9 @@ from f3_ros.events.types import Events
 class Aedat4Reader(ArrayReader):
     """Reader of the event stream of one AEDAT4 file. Times are absolute, microseconds of Unix time.
 
+    Known limit: the vendor's library checks the file's frame (headers, tables), not its compressed blocks; damage
+    inside those may make it loop for ever (seen with 2.0.4).
+
     Raises:
         InputError: dv-processing is not installed, the file is damaged, or it has no event stream.
     """
@@ -55,6 +58,10 @@ class Aedat4Reader(ArrayReader):
                 f"expected the library dv-processing for {self.path}, found none",
                 "install it with: python -m pip install dv-processing",
             ) from error
+        if self.path.suffix.lower() != ".aedat4":
+            raise InputError(
+                f"expected an AEDAT4 file named .aedat4 (its library insists), found {self.path}", "rename the file"
+            )
         try:
             return dv_processing.io.MonoCameraRecording(str(self.path))
         except RuntimeError as error:

@@ -13,6 +13,7 @@ import numpy as np
 from aot_runtime.errors import InputError
 from f3_ros.events.codecs import make_decoder
 from f3_ros.events.codecs.base import Decoder
+from f3_ros.events.packet_decoder import PacketDecoder
 from f3_ros.events.readers.bag_types import EVENT_TYPES, event_typestore
 from f3_ros.events.readers.base import DEFAULT_CHUNK, EventReader, ReadStats, cut_time
 from f3_ros.events.readers.word_scan import Evt3Scanner
@@ -128,7 +129,7 @@ class BagReader(EventReader):
     @property
     def t_first_us(self) -> int | None:
         if not self._t_first_known:
-            decoder = _packet_decoder()
+            decoder = PacketDecoder()
             for packet in self._messages():
                 events = decoder.decode(packet).events
                 if len(events):
@@ -152,12 +153,10 @@ class BagReader(EventReader):
         if self.t_first_us is None:
             return
         self.stats = ReadStats()
-        decoder = _packet_decoder()
-        n_triggers = 0
+        decoder = PacketDecoder()
         for packet in self._messages():
             decoded = decoder.decode(packet)
-            n_triggers += len(decoded.triggers) if decoded.triggers is not None else 0
-            self.stats.triggers = n_triggers
+            self.stats.triggers = decoder.counters.triggers
             counted = decoder.counters.dropped
             self.stats.dropped.update({k: v - self.stats.dropped[k] for k, v in counted.items() if v})
             events = cut_time(decoded.events, start if start_us else None, end)
@@ -197,7 +196,7 @@ class BagReader(EventReader):
         if start_us == 0 and end is None:
             yield from self._messages()
             return
-        decoder, scanner = _packet_decoder(), Evt3Scanner()
+        decoder, scanner = PacketDecoder(), Evt3Scanner()
         started = start_us == 0
         for packet in self._messages():
             decoded = decoder.decode(packet)
@@ -212,12 +211,6 @@ class BagReader(EventReader):
             yield packet
             if end is not None and time is not None and time >= end:
                 return
-
-
-def _packet_decoder() -> Any:
-    from f3_ros.events.packet_decoder import PacketDecoder
-
-    return PacketDecoder()
 
 
 def _evt3_words(payload: Any) -> np.ndarray:

@@ -164,7 +164,9 @@ class EventReader(ABC):
     def _transcoded(self, start_us: int, duration_us: int | None, packet_us: int, encoding: str) -> Iterator[Packet]:
         """Packets encoded anew from the decoded events."""
         chunks = self.chunks(start_us, duration_us, max_events=DEFAULT_CHUNK)
-        return packets_from_chunks(chunks, self.width, self.height, encoding=encoding, packet_us=packet_us)
+        return packets_from_chunks(
+            chunks, self.width, self.height, encoding=encoding, packet_us=packet_us, source=self.path
+        )
 
 
 class ArrayReader(EventReader):

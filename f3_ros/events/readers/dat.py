@@ -94,7 +94,7 @@ class DatReader(ArrayReader):
             word = self._records(lo, min(lo + _BLOCK, self.n_events or 0))[:, 1]
             right, bottom = max(right, int((word & 0x3FFF).max())), max(bottom, int((word >> 14 & 0x3FFF).max()))
         fitting = [size for size in _SENSORS if right < size[0] and bottom < size[1]]
-        return fitting[0] if fitting else (right + 1, bottom + 1)
+        return fitting[0] if fitting else _SENSORS[-1]  # what lies outside is dropped and counted
 
     @property
     def t_first_us(self) -> int | None:
@@ -115,6 +115,7 @@ class DatReader(ArrayReader):
             before = int(t[-1])
             # a fall by more than half the range is a wrap, a rise by more than that a glitch back over it
             wraps = loops + np.cumsum((step < -(1 << 31)).astype(np.int64) - (step > 1 << 31))
+            wraps -= np.minimum.accumulate(np.minimum(wraps, 0))  # nothing lies before the first wrap
             loops = int(wraps[-1])
             t += wraps << 32
             if t.max() < start:

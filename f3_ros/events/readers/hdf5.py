@@ -110,7 +110,8 @@ class Hdf5Reader(ArrayReader):
         table = self.rectify_map
         if table is None:
             raise InputError(f"expected rectify_map.h5 beside {self.path}, found none", "only DSEC sequences have it")
-        return table[events.y, events.x]
+        positions: np.ndarray = table[events.y, events.x]
+        return positions
 
     def _rectified(self, events: Events) -> Events:
         xy = np.rint(self.rectify(events))
