@@ -7,7 +7,9 @@ strides are misread. Only compiled_model.py, which checks, should call run().
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shlex
 import shutil
 import sys
 import threading
@@ -16,33 +18,58 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aot_runtime.errors import ArtifactError, ExportError
+from aot_runtime.files import atomic_write
 
 if TYPE_CHECKING:
     import torch
 
 MODEL_NAME = "model"
-# A package's library instantiates std::regex, and so does libtorch, built by another compiler: where the dynamic linker
-# binds the library to libtorch's instances, loading it crashes. -Bsymbolic makes it use its own. Inductor has no option
-# for linker flags; its list of libraries goes onto the linker's command line as "-l<entry>", so the flag rides on one
-# that is linked anyway.
-_LIBRARIES = "aot_inductor.custom_op_libs"
-_BIND_OWN_SYMBOLS = "c10 -Wl,-Bsymbolic"
 # The loader unpacks to a temporary folder and runs static initialisers of a shared library; two at once have crashed.
 _LOAD_LOCK = threading.Lock()
 
 
-def require_compiler() -> None:
-    """Inductor's host code needs a C++ compiler.
+def require_compiler() -> str:
+    """The path of the C++ compiler that Inductor's host code needs.
 
     Raises:
         ExportError: none is found.
     """
     compiler = os.environ.get("CXX", "g++")
-    if shutil.which(compiler) is None:
+    found = shutil.which(compiler)
+    if found is None:
         raise ExportError(
             f"expected a C++ compiler ({compiler}) on PATH, found none",
             "install one (Ubuntu: sudo apt install g++), or set CXX to yours",
         )
+    return os.path.abspath(found)
+
+
+def _binding_compiler() -> Path:
+    """A script that calls the compiler and links shared libraries with -Bsymbolic.
+
+    A package's library instantiates std::regex, and so does libtorch, built by another compiler: where the dynamic
+    linker binds the library to libtorch's instances, loading it crashes (seen with torch 2.11 and g++ 13). -Bsymbolic
+    makes it use its own. Inductor has no option for linker flags, but one for the compiler. The script lies in
+    Inductor's cache at a path that depends on the compiler alone, because that path is part of the cache's keys, and
+    keeps the compiler's name, by which Inductor tells gcc from clang.
+    """
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    compiler = require_compiler()
+    text = (
+        "#!/bin/sh\n"
+        'for argument in "$@"; do\n'
+        f'  [ "$argument" = -shared ] && exec {shlex.quote(compiler)} "$@" -Wl,-Bsymbolic\n'
+        "done\n"
+        f'exec {shlex.quote(compiler)} "$@"\n'
+    )
+    key = hashlib.sha256(text.encode()).hexdigest()[:16]
+    script = Path(cache_dir()) / "aot_perception" / key / Path(compiler).name
+    if not script.exists() or script.read_text(encoding="utf-8") != text:
+        with atomic_write(script) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+            temporary.chmod(0o755)
+    return script
 
 
 def compile_program(
@@ -60,7 +87,7 @@ def compile_program(
     configs: dict[str, Any] = {"freezing": True, "epilogue_fusion": True, "aot_inductor.metadata": {}}
     configs.update(inductor_configs or {})
     if sys.platform == "linux":
-        configs[_LIBRARIES] = [*(configs.get(_LIBRARIES) or []), _BIND_OWN_SYMBOLS]
+        configs.setdefault("cpp.cxx", (str(_binding_compiler()),))
     try:
         torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=configs)
     except Exception as error:
