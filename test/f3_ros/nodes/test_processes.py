@@ -106,12 +106,24 @@ def test_help_needs_no_parameters(module: str, environment: dict[str, str]) -> N
     assert not err
 
 
-def test_missing_file_is_exit_code_2_and_one_sentence(environment: dict[str, str]) -> None:
-    process = start("f3_ros.replay_node", environment, "--ros-args", "-p", "file:=none.raw")
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["file:=none.raw"], "none.raw"),
+        (["file:=none.raw", "rate:=1"], "give a double as 1.0"),
+        (["file:=none.raw", "rate:=-1.0"], "rate"),
+    ],
+    ids=["missing_file", "int_for_double", "out_of_range"],
+)
+def test_mistakes_are_exit_code_2_and_one_sentence(
+    arguments: list[str], reason: str, environment: dict[str, str]
+) -> None:
+    given = [part for argument in arguments for part in ("-p", argument)]
+    process = start("f3_ros.replay_node", environment, "--ros-args", *given)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 2
     assert "error: " in err
-    assert "none.raw" in err
+    assert reason in err
     assert "Traceback" not in err
 
 
