@@ -12,6 +12,7 @@ import numpy as np
 from aot_runtime.errors import InputError
 from f3_ros.events.types import Events
 
+_MAX_SILENCE_WORDS = 1 << 20  # 51 days; more is corrupt, or in another unit
 _MAX_HIGH_STEP = 1024  # TIME_HIGH counts: well below half the range, so that a decoder never takes silence for a wrap
 
 
@@ -118,6 +119,13 @@ class Evt3Encoder:
         newest = int(events.t[-1]) if len(events) else int(max(state[0], 0) << 12)
         if end_us is not None:
             size += (max(0, end_us - newest) >> 22) + 8
+        if size - 4 * len(events) > _MAX_SILENCE_WORDS:
+            first = int(events.t.min()) if len(events) else newest
+            last = max(newest, end_us or 0)
+            raise InputError(
+                f"expected events without silences of weeks, found times from {first} to {last} us",
+                "check the unit of the times, they must be microseconds",
+            )
         words = np.empty(size, np.uint16)
         end = -1 if end_us is None else end_us
         n = _encode_evt3(events.x, events.y, events.t, events.p, end, self_contained, words, state)

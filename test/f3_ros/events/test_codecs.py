@@ -513,6 +513,13 @@ def test_encoders_refuse_what_does_not_fit(encode):
     assert len(encode(Events.empty())) == 0
 
 
+def test_evt3_encoder_refuses_times_in_another_unit():
+    with pytest.raises(InputError, match="silences of weeks, found times from 0 to 1700000000000000000 us"):
+        encode_evt3(make_events((1, 1, 0, 0), (1, 1, 1_700_000_000_000_000_000, 0)))
+    with pytest.raises(InputError, match="silences of weeks"):
+        encode_evt3(Events.empty(), end_us=1_700_000_000_000_000_000)
+
+
 def test_encoders_with_a_time_base_refuse_times_before_it():
     with pytest.raises(InputError, match="after the time base"):
         encode_mono(make_events((1, 1, 5, 0)), 6)
