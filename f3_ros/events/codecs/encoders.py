@@ -116,7 +116,7 @@ class Evt3Encoder:
             # Silences need extra words, one per 4.2 s; steps back and forth may repeat them.
             jumps = np.abs(np.diff(events.t, prepend=first))
             size += int((jumps >> 22).sum()) + int(abs(int(events.t[0]) - first) >> 22)
-        newest = int(events.t[-1]) if len(events) else int(max(state[0], 0) << 12)
+        newest = int(events.t[-1]) if len(events) else int(state[0] << 12) if state[0] >= 0 else end_us or 0
         if end_us is not None:
             size += (max(0, end_us - newest) >> 22) + 8
         if size - 4 * len(events) > _MAX_SILENCE_WORDS:
