@@ -21,8 +21,8 @@ from f3_ros.events.types import Events, Packet
 ENCODINGS = ("evt3", "libcaer", "mono")
 _WRAP_BITS = {"evt3": 24, "evt2": 34, "evt21": 34}
 # A quiet gap is filled with time packets: up to 10 s as densely as others, up to a minute one per second (more would
-# look like a jump of the clock), up to 10 minutes one per 8 s, below EVT3's half range of 8.4 s, so that wraps are still
-# counted. Beyond that the clock jumped.
+# look like a jump of the clock), up to 10 minutes one per 8 s, below EVT3's half range of 8.4 s, so that wraps are
+# still counted. Beyond that the clock jumped.
 _GAP_STEPS_US = ((10_000_000, 0), (60_000_000, 1_000_000), (600_000_000, 8_000_000))
 _RESTART_US = 1_000_000  # a step back this far is a restarted clock, not jitter of the readout
 

@@ -27,6 +27,7 @@ from f3_ros.events.packetize import packets_from_chunks
 from f3_ros.events.types import Events, Packet
 
 DEFAULT_CHUNK = 1_000_000
+_LATEST_US = 1 << 53  # 285 years; no clock counts that far
 
 
 @dataclass
@@ -151,7 +152,11 @@ class EventReader(ABC):
         return first + start_us, None if duration_us is None else first + start_us + duration_us
 
     def _in_sensor(self, events: Events) -> Events:
-        """The events inside the sensor; the others are counted as "out_of_sensor"."""
+        """The events inside the sensor and of this era; the others are counted as "out_of_sensor" and "bad_time"."""
+        if len(events) and max(-int(events.t.min()), int(events.t.max())) > _LATEST_US:
+            good = (events.t >= -_LATEST_US) & (events.t <= _LATEST_US)
+            self.stats.dropped["bad_time"] += int(np.count_nonzero(~good))
+            events = events[good]
         if len(events) == 0:
             return events
         ok = (events.x < self.width) & (events.y < self.height)
