@@ -71,7 +71,7 @@ def integer(low: int, high: int) -> Law:
 def _finalise(z: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     z = (z ^ (z >> np.uint64(30))) * np.uint64(_MIX_1)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(_MIX_2)
-    return z ^ (z >> np.uint64(31))
+    return np.asarray(z ^ (z >> np.uint64(31)))
 
 
 def words(seed: int, stream: int, count: int) -> npt.NDArray[np.uint64]:
@@ -94,17 +94,18 @@ def draw(law: Law, shape: tuple[int, ...], seed: int, stream: int) -> npt.NDArra
             low, high = np.float32(law["low"]), np.float32(law["high"])
             span = np.float32(float(high) - float(low))
             unit = (w >> np.uint64(40)).astype(np.float64) * 2.0**-24
-            return (float(low) + float(span) * unit).astype(np.float32)
+            return np.asarray(float(low) + float(span) * unit, dtype=np.float32)
         if law["kind"] == "grid":
             columns = np.array(law["columns"], dtype=np.uint64)
             if columns.shape != (shape[-1], 2) or (columns == 0).any():
                 raise ValueError(f"{len(columns)} columns for a last axis of {shape[-1]}")
-            return ((w % columns[:, 0]).astype(np.float64) / columns[:, 1].astype(np.float64)).astype(np.float32)
+            quotients = (w % columns[:, 0]).astype(np.float64) / columns[:, 1].astype(np.float64)
+            return np.asarray(quotients, dtype=np.float32)
         if law["kind"] == "integer":
             low_int, high_int = int(law["low"]), int(law["high"])
             if high_int <= low_int:
                 raise ValueError(f"the range [{low_int}, {high_int}) is empty")
-            return (w % np.uint64(high_int - low_int)).astype(np.int64) + low_int
+            return np.asarray((w % np.uint64(high_int - low_int)).astype(np.int64) + low_int)
         raise ValueError(f"kind {law['kind']!r}")
     except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise ArtifactError(
@@ -131,7 +132,7 @@ def sample_indices(seed: int, output: int, elements: int) -> npt.NDArray[np.int6
     count = min(MAX_SAMPLES, elements)
     if count == 0:
         return np.zeros(0, np.int64)
-    return (words(seed, SAMPLE_STREAM + output, count) % np.uint64(elements)).astype(np.int64)
+    return np.asarray(words(seed, SAMPLE_STREAM + output, count) % np.uint64(elements), dtype=np.int64)
 
 
 @dataclass(frozen=True)
