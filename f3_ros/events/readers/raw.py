@@ -150,11 +150,11 @@ class RawReader(EventReader):
 
     @property
     def duration_us(self) -> int | None:
-        """Time between the first event and the last time word; scans the file once (about 1 s per GB)."""
+        """Time between the first event and the last time word; scans the file once (about 1 s per GB here)."""
         if self._duration is None and self.t_first_us is not None:
             scanner = self._scanner()
             for block in self._read_blocks(0):
-                scanner.seek(self._words(block), 1 << 62)
+                scanner.cuts(self._words(block), 0, 1 << 62)
             self._duration = max(0, (scanner.time_us or 0) - self.t_first_us)
         return self._duration
 

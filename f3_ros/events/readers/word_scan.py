@@ -116,13 +116,12 @@ def _next_evt3(word, state):
 
 @njit(cache=True, nogil=True)
 def _seek_evt3(words, state, target):
-    before = np.empty_like(state)
     for i in range(words.size):
         kind = words[i] >> 12
         if kind == 8 or kind == 6:
-            before[:] = state
+            loops, high, low = state[0], state[1], state[2]
             if _next_evt3(words[i], state) >= target:
-                state[:] = before
+                state[0], state[1], state[2] = loops, high, low
                 return i
         else:
             _next_evt3(words[i], state)
