@@ -150,7 +150,7 @@ class RawReader(EventReader):
 
     @property
     def duration_us(self) -> int | None:
-        """Time between the first event and the last time word; scans the file once (about 1 s per GB here)."""
+        """Time between the first event and the last time word; scans the file once (about 1 s per GB)."""
         if self._duration is None and self.t_first_us is not None:
             scanner = self._scanner()
             for block in self._read_blocks(0):
