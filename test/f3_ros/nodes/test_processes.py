@@ -31,14 +31,19 @@ def environment() -> Iterator[dict[str, str]]:
         yield env
 
 
-def start(module: str, environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", module, *arguments],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def start(
+    module: str, environment: dict[str, str], *arguments: str, stderr: Any = subprocess.PIPE
+) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True)
+
+
+def wait_for(text: str, log: Path, timeout_s: float = 40.0) -> None:
+    """Waits until a process has written this."""
+    deadline = time.monotonic() + timeout_s
+    while text not in log.read_text():
+        assert time.monotonic() < deadline, f"expected {text!r}, found {log.read_text()!r}"
+        time.sleep(0.05)
 
 
 def end(process: subprocess.Popen[str], number: int = signal.SIGINT) -> str:
@@ -46,8 +51,8 @@ def end(process: subprocess.Popen[str], number: int = signal.SIGINT) -> str:
     process.send_signal(number)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 0, err
-    assert "Traceback" not in err
-    return out + err
+    assert "Traceback" not in (err or "")
+    return out + (err or "")
 
 
 def test_replay_node_record_features_and_offline_agree(
@@ -60,18 +65,25 @@ def test_replay_node_record_features_and_offline_agree(
     file = shared / "data" / "events" / "bag_evt3_gen41_sqlite3"
     pipeline = F3Pipeline(micro_f3)
     expected = [result.features for _, result in run_file(file, pipeline, stream_config(pipeline, {}))]
-    recorder = start("f3_ros.recorder", environment, "/f3/features", "/f3/window_info", "-o", str(tmp_path / "bag"))
+    log = tmp_path / "recorder.log"
+    with log.open("w") as stderr:
+        recorder = start("f3_ros.recorder", environment, "/f3/features", "-o", str(tmp_path / "bag"), stderr=stderr)
     node = start("f3_ros.node", environment, "--ros-args", "-p", f"artifact:={micro_f3}")
     arguments = ["-p", f"file:={file}", "-p", "rate:=0.0", "-p", "stamps:=recorded", "-p", "wait_timeout:=40.0"]
     arguments += ["-r", "~/events:=/f3/events", "-r", "~/processed_seq:=/f3/processed_seq"]
+    # The node's publishers exist before it takes packets; a recorder that joins later would miss the first windows.
+    wait_for("recording /f3/features", log)
+    time.sleep(0.5)
     player = start("f3_ros.replay_node", environment, "--ros-args", *arguments)
     try:
         _, told = player.communicate(timeout=60)
         assert player.returncode == 0, told
         assert "done: 60 packets" in told
         time.sleep(1.0)  # the open window closes by wall time
-        assert "random weights" in end(node, signal.SIGTERM)
-        assert f"/f3/features: {len(expected)} messages" in end(recorder)
+        node_said = end(node, signal.SIGTERM)
+        assert "random weights" in node_said
+        recorder_said = end(recorder) + log.read_text()
+        assert f"/f3/features: {len(expected)} messages" in recorder_said, (told, node_said, recorder_said)
     finally:
         for process in (player, node, recorder):
             if process.poll() is None:
