@@ -387,6 +387,7 @@ class F3Node(PerceptionNode):
             "windows closed": str(processor.windows),
             "sensor clock offset [s]": "unknown" if offset is None else f"{offset * 1e-9:.6f}",
             "sensor clock jumps": str(processor.clock.jumps),
+            **{f"removed {cause}": str(n) for cause, n in processor.removed().items()},
         }
 
 

@@ -22,10 +22,11 @@ import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
 
 from aot_runtime.errors import AotError, InputError
 from aot_runtime.ros import transport
-from aot_runtime.ros.node import treat_sigterm_as_sigint
+from aot_runtime.ros.node import stop_on_signals
 
 
 class TopicRecorder(Node):
@@ -102,6 +103,7 @@ class TopicRecorder(Node):
                 self.last_message = time.monotonic()
 
         self.create_subscription(message_type, topic, write, qos, raw=True)
+        self.get_logger().info(f"recording {topic} ({name})")
         return True
 
     def destroy_node(self) -> None:
@@ -124,21 +126,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     split = given.index("--ros-args") if "--ros-args" in given else len(given)
     arguments = parser.parse_args(given[:split])
     transport.use_shipped_profile()
-    rclpy.init(args=given[split:])
-    treat_sigterm_as_sigint()
+    rclpy.init(args=given[split:], signal_handler_options=SignalHandlerOptions.NO)
     recorder = None
     executor = SingleThreadedExecutor()
     try:
-        recorder = TopicRecorder(arguments.output, arguments.topics)
-        executor.add_node(recorder)
-        begin = time.monotonic()
-        while rclpy.ok():
-            executor.spin_once(timeout_sec=0.1)
-            now = time.monotonic()
-            if arguments.duration and now - begin > arguments.duration:
-                break
-            if arguments.until_idle and recorder.counts and now - recorder.last_message > arguments.until_idle:
-                break
+        with stop_on_signals() as stop:
+            recorder = TopicRecorder(arguments.output, arguments.topics)
+            executor.add_node(recorder)
+            begin = time.monotonic()
+            while rclpy.ok() and not stop.is_set():
+                executor.spin_once(timeout_sec=0.1)
+                now = time.monotonic()
+                if arguments.duration and now - begin > arguments.duration:
+                    break
+                if arguments.until_idle and recorder.counts and now - recorder.last_message > arguments.until_idle:
+                    break
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except AotError as error:

@@ -20,6 +20,7 @@ from f3_ros.events.windows import EventWindow, EventWindower, WindowConfig
 
 MAX_FILTERED_PIXELS = 1 << 24
 """Filters keep a time per pixel; a corrupt packet that claims a larger sensor must not make them take gigabytes."""
+_INTENDED = ("thinned", "between_windows")
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class EventStreamProcessor:
         self.windows = 0
         self._guard = StampGuard()
         self._dropped: Counter[str] = Counter()
+        self._removed: Counter[str] = Counter()
         self._decoder = PacketDecoder()
         self._windower = EventWindower(config.window)
         self._filters: dict[str, EventFilter] = {}
@@ -121,9 +123,15 @@ class EventStreamProcessor:
     def drops(self) -> dict[str, int]:
         """What was lost, by cause: packets, words, events and windows, as counted where it happened."""
         total = Counter(self._decoder.counters.dropped)
-        total.update(self._windower.counters.dropped)
+        total.update({k: n for k, n in self._windower.counters.dropped.items() if k not in _INTENDED})
         total.update(self._guard.counts)
         total.update(self._dropped)
+        return {cause: n for cause, n in total.items() if n}
+
+    def removed(self) -> dict[str, int]:
+        """Events left out on purpose, by cause: thinning, a stride above the duration, filters."""
+        total = Counter(self._removed)
+        total.update({k: self._windower.counters.dropped[k] for k in _INTENDED})
         for name, one in self._filters.items():
             total[name] += one.dropped
         return {cause: n for cause, n in total.items() if n}
@@ -136,7 +144,7 @@ class EventStreamProcessor:
     def _make_filters(self, width: int, height: int) -> None:
         """New filters for this sensor; what the old ones dropped stays counted."""
         for name, one in self._filters.items():
-            self._dropped[name] += one.dropped
+            self._removed[name] += one.dropped
             one.dropped = 0
         self._filters = {}
         config, mask = self.config, self._mask

@@ -145,7 +145,7 @@ def image_view(msg: Image, *, allow_nan: bool = True) -> np.ndarray:
         )
     if not allow_nan and form.dtype.kind == "f" and not np.isfinite(pixels).all():
         raise InputError(f"expected finite pixels in a {msg.encoding} image, found NaN or infinity")
-    return pixels[:, :, 0] if form.channels == 1 else pixels
+    return np.asarray(pixels[:, :, 0] if form.channels == 1 else pixels)
 
 
 def image_to_array(msg: Any, desired: str | None = None, *, allow_nan: bool = True) -> np.ndarray:

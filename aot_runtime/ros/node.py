@@ -9,15 +9,18 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import rclpy
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from rclpy.signals import SignalHandlerOptions
 
 from aot_runtime.errors import AotError, InputError
 from aot_runtime.ros import transport
@@ -290,19 +293,22 @@ def run_node(make: Callable[[], Any], argv: Sequence[str] | None = None, *, usag
         print(usage.strip())
         return 0
     transport.use_shipped_profile()
-    rclpy.init(args=arguments)
-    treat_sigterm_as_sigint()
+    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     node = None
     executor = SingleThreadedExecutor()
     try:
-        node = make()
-        executor.add_node(node)
-        while rclpy.ok() and getattr(node, "exit_code", None) is None:
-            executor.spin_once(timeout_sec=0.2)
+        with stop_on_signals() as stop:
+            node = make()
+            executor.add_node(node)
+            while rclpy.ok() and not stop.is_set() and getattr(node, "exit_code", None) is None:
+                executor.spin_once(timeout_sec=0.1)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except AotError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ParameterException as error:
+        print(f"error: {error}; give a double as 1.0, not 1, and keep to the documented range", file=sys.stderr)
         return 2
     finally:
         executor.shutdown()
@@ -312,7 +318,26 @@ def run_node(make: Callable[[], Any], argv: Sequence[str] | None = None, *, usag
     return getattr(node, "exit_code", None) or 0
 
 
-def treat_sigterm_as_sigint() -> None:
-    """Humble's rclpy handles SIGINT only; a launch file ends nodes with SIGINT, systemd and docker with SIGTERM."""
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, lambda *_: rclpy.try_shutdown())
+@contextmanager
+def stop_on_signals() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set; a second signal raises KeyboardInterrupt.
+
+    rclpy's own handlers invalidate the context at once, so that an executor which is about to wait raises RCLError, and
+    nodes can no longer say what they leave undone. Here the context stays valid until the nodes are destroyed.
+    """
+    stop = threading.Event()
+
+    def handle(number: int, frame: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

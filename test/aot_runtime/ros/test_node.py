@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -16,7 +19,7 @@ from rclpy.parameter import Parameter
 from std_msgs.msg import UInt64
 
 from aot_runtime.errors import ArtifactError
-from aot_runtime.ros.node import FAILURE, SUCCESS, PerceptionNode
+from aot_runtime.ros.node import FAILURE, SUCCESS, PerceptionNode, run_node
 from aot_runtime.ros.qos import output_qos, overridable
 
 
@@ -158,3 +161,33 @@ def test_diagnostics_arrive_in_every_state(
     assert (status.name, status.level, status.message) == ("toy", b"\x01", "the node is unconfigured")
     assert {v.key: v.value for v in status.values}["state"] == "unconfigured"
     listener.destroy_node()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_the_spinning_with_exit_code_0(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "OFF")
+    before = signal.getsignal(number)
+    nodes: list[Toy] = []
+
+    def make() -> Toy:
+        nodes.append(Toy())
+        threading.Timer(0.5, os.kill, (os.getpid(), number)).start()
+        return nodes[0]
+
+    assert run_node(make, []) == 0
+    assert nodes[0].calls == ["configure", "activate", "deactivate", "cleanup"]
+    assert signal.getsignal(number) == before
+
+
+def test_error_while_making_the_node_is_exit_code_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "OFF")
+
+    def make() -> Toy:
+        raise ArtifactError("expected A, found B", "do C")
+
+    assert run_node(make, []) == 2
+    assert capsys.readouterr().err == "error: expected A, found B; do C\n"
+    assert run_node(make, ["--help"], usage="usage: toy") == 0
+    assert capsys.readouterr().out == "usage: toy\n"
