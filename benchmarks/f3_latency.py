@@ -48,6 +48,8 @@ class Row:
     file_mb: float
     export_s: float
     official_ms: float | None
+    cosine: float
+    """Smallest cosine of a pixel's features with those of eager float32 and the library's convolutions."""
 
 
 def time_runs(call: Callable[[], object], device: str, runs: int, warmup_runs: int) -> tuple[float, float]:
@@ -114,11 +116,16 @@ def measure_variant(
     def add(mode: str, call: Callable[[], object], reference: float | None) -> None:
         median, p99 = time_runs(call, options.device, options.runs, options.warmup_runs)
         file_mb = path.stat().st_size / 1e6
-        rows.append(Row(size, encoder, precision, depthwise, mode, median, p99, file_mb, export_s, reference))
+        rows.append(Row(size, encoder, precision, depthwise, mode, median, p99, file_mb, export_s, reference, cosine))
         print(f"{size} {encoder} {precision} {depthwise} {mode}: {median:.3f} ms", file=sys.stderr, flush=True)
 
     with load_model(path, options.device) as compiled:
         inputs = compiled.check_inputs(compiled.golden_inputs())
+        plain = deploy(model, hashed=encoder == "hashed", downsample=downsample).to(compiled.device)
+        with torch.inference_mode():
+            expected, found = plain(*inputs).double(), compiled.run_positional(inputs)[0].double()
+            cosine = torch.nn.functional.cosine_similarity(expected, found, dim=-1).min().item()
+        del plain, expected, found
         if options.eager:
             dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
             # The library's convolutions: fused products are for compilers and would make eager look bad.
@@ -144,12 +151,20 @@ def print_table(rows: list[Row], on_cuda: bool) -> None:
     from rich.table import Table
 
     table = Table("size", "encoder", "precision", "depthwise", "mode")
-    numbers = ["median ms", "p99 ms", "file MB", "export s"] + (["official H200 ms", "times faster"] if on_cuda else [])
+    numbers = ["median ms", "p99 ms", "file MB", "export s", "cosine"] + (
+        ["official H200 ms", "times faster"] if on_cuda else []
+    )
     for column in numbers:
         table.add_column(column, justify="right")
     for row in rows:
         cells = [row.size, row.encoder, row.precision, row.depthwise, row.mode]
-        cells += [f"{row.median_ms:.3f}", f"{row.p99_ms:.3f}", f"{row.file_mb:.1f}", f"{row.export_s:.0f}"]
+        cells += [
+            f"{row.median_ms:.3f}",
+            f"{row.p99_ms:.3f}",
+            f"{row.file_mb:.1f}",
+            f"{row.export_s:.0f}",
+            f"{row.cosine:.6f}",
+        ]
         if on_cuda:
             known = row.official_ms is not None and row.precision == "fp16"
             cells += [f"{row.official_ms:.3f}", f"{row.official_ms / row.median_ms:.2f}"] if known else ["", ""]  # type: ignore[operator]
@@ -182,7 +197,7 @@ def main(argv: list[str] | None = None) -> int:
     add("--sizes", default="320x240", help="comma-separated; the frame's own size means no downsampling")
     add("--encoder", default="hashed,direct", help="hashed, direct or both")
     add("--precision", help="fp32, fp16, bf16, comma-separated (default: fp16 on cuda, fp32 on cpu)")
-    add("--depthwise", help="conv, taps, comma-separated (default: the export command's choice for the device)")
+    add("--depthwise", help="conv, taps, triton, comma-separated (default: the export command's choice for the device)")
     add("--n-events", type=int, default=200_000)
     add("--variable-events", action="store_true", help="export with a dynamic number of events")
     add("--runs", type=int, default=200)
@@ -197,11 +212,12 @@ def main(argv: list[str] | None = None) -> int:
     import torch
 
     from aot_runtime.environment import stamp
+    from f3_ros.deploy import fastest_depthwise
 
     options.device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     on_cuda = options.device.startswith("cuda")
     precisions = (options.precision or ("fp16" if on_cuda else "fp32")).split(",")
-    depthwise = (options.depthwise or ("taps" if on_cuda else "conv")).split(",")
+    depthwise = (options.depthwise or fastest_depthwise(options.device)).split(",")
     rows: list[Row] = []
     failures = []
     with tempfile.TemporaryDirectory() as scratch:

@@ -102,15 +102,27 @@ class Block(nn.Module):
         self.pwconv1 = nn.Linear(channels, hidden)
         self.grn = GRN(hidden)
         self.pwconv2 = nn.Linear(hidden, channels)
-        self.use_taps = False
+        self.depthwise = "conv"
+        """How the depthwise convolution is written: see `f3_ros.deploy.DEPTHWISE`."""
+
+    def normalised(self, x: Tensor) -> Tensor:
+        """The depthwise convolution and the LayerNorm after it."""
+        conv, norm = self.dwconv, self.norm
+        if self.depthwise == "conv" or conv.groups == 1:
+            return norm(convolve(x, conv))  # type: ignore[no-any-return]
+        assert conv.bias is not None
+        if self.depthwise == "triton" and conv.dilation == (1, 1):
+            from f3_ros.kernels import depthwise_layer_norm
+
+            size = conv.kernel_size[0]
+            taps = conv.weight[:, 0].permute(1, 2, 0).reshape(size * size, -1).float().contiguous()
+            bias = conv.bias.float()
+            result: Tensor = depthwise_layer_norm(x.contiguous(), taps, bias, norm.weight, norm.bias, size, EPS)
+            return result
+        return norm(depthwise_taps(x, conv.weight, conv.bias, conv.dilation[0]))  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.use_taps and self.dwconv.groups > 1:
-            assert self.dwconv.bias is not None
-            y = depthwise_taps(x, self.dwconv.weight, self.dwconv.bias, self.dwconv.dilation[0])
-        else:
-            y = convolve(x, self.dwconv)
-        y = F.gelu(self.pwconv1(self.norm(y)))
+        y = F.gelu(self.pwconv1(self.normalised(x)))
         scale = self.grn.scale(y)
         weight, beta = self.pwconv2.weight, self.grn.beta.view(-1)
         bias = self.pwconv2.bias.float() + weight.float() @ beta

@@ -4,15 +4,43 @@
 from __future__ import annotations
 
 import copy
+from importlib.util import find_spec
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from aot_runtime.errors import InputError
+from f3_ros.blocks import Block
 from f3_ros.encoder import Downsampling, PackedEncoder, VoxelTable, mask_padding, pixels, pool
 from f3_ros.model import EventPatchFF
 from f3_ros.unet import EventUNetFF
+
+DEPTHWISE = ("conv", "taps", "triton")
+"""How depthwise convolutions are written: "conv" leaves them to the library; "taps" writes shifted products, which the
+compiler fuses with the normalisation that follows; "triton" uses our kernel for the two (CUDA only, undilated blocks;
+the others fall back to "taps")."""
+
+
+def fastest_depthwise(device: str) -> str:
+    """The member of DEPTHWISE that was measured fastest on the kind of device (benchmarks/results)."""
+    if not device.startswith("cuda"):
+        return "conv"
+    return "triton" if find_spec("triton") is not None else "taps"
+
+
+def check_depthwise(depthwise: str, device: str) -> None:
+    """Refuses what cannot run there.
+
+    Raises:
+        InputError: unknown, or the kernel is asked for without CUDA or without Triton.
+    """
+    if depthwise not in DEPTHWISE:
+        raise InputError(f"expected depthwise {', '.join(DEPTHWISE)}, found {depthwise!r}")
+    if depthwise == "triton" and not device.startswith("cuda"):
+        raise InputError(f"expected a CUDA device for --depthwise triton, found {device}", "use conv or taps")
+    if depthwise == "triton" and find_spec("triton") is None:
+        raise InputError("expected the package triton for --depthwise triton, found none", "pip install triton")
 
 
 class DeployedF3(nn.Module):
@@ -22,8 +50,7 @@ class DeployedF3(nn.Module):
         model: the network with its weights (left untouched).
         hashed: look events up in a table of all voxels (`VoxelTable`) instead of the level tables.
         downsample: (W', H') of the field that the convolutions see; None for the full frame.
-        depthwise: "taps" writes depthwise convolutions as shifted products which the compiler fuses with the
-            normalisation that follows; "conv" leaves them to the library.
+        depthwise: one of DEPTHWISE.
         logits: also return the prediction head's output.
 
     The forward takes `events` (N, 4) float32, columns x/W, y/H, k/T, p, any N including 0; an event with k/T < 0 is
@@ -68,8 +95,8 @@ class DeployedF3(nn.Module):
             self.encoder = PackedEncoder(encoder)
         self.network = _without_tables(model)
         for module in self.network.modules():
-            if hasattr(module, "use_taps"):
-                module.use_taps = depthwise == "taps"  # type: ignore[assignment]
+            if isinstance(module, Block):
+                module.depthwise = depthwise
         self.requires_grad_(False).eval()
 
     def cast_precision(self, dtype: torch.dtype) -> DeployedF3:

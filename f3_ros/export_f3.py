@@ -67,7 +67,7 @@ def export_f3(
         downsample: (W', H') of the field that the network sees.
         precision: fp32, fp16 or bf16.
         device: cpu, cuda or cuda:N, the kind of machine that it will run on, which must be this one.
-        depthwise: "taps" or "conv", see `DeployedF3`; by default what is faster on the device.
+        depthwise: see `f3_ros.deploy.DEPTHWISE`; by default what is fastest on the device.
         logits: a second output, the prediction head's logits (1, W, H, T).
         inductor_configs: options for the compiler on top of our own.
 
@@ -80,7 +80,7 @@ def export_f3(
     from aot_runtime import golden
     from aot_runtime.export import export_model
     from aot_runtime.manifest import DynamicDim
-    from f3_ros.deploy import deploy
+    from f3_ros.deploy import check_depthwise, deploy, fastest_depthwise
 
     config = model.config
     if n_events < 1:
@@ -89,7 +89,8 @@ def export_f3(
         raise InputError(f"expected --n-events up to --max-events {max_events}, found {n_events}")
     on_cuda = device.startswith("cuda")
     if depthwise is None:
-        depthwise = "taps" if on_cuda else "conv"
+        depthwise = fastest_depthwise(device)
+    check_depthwise(depthwise, device)
     module = deploy(model, hashed=hashed, downsample=downsample, depthwise=depthwise, logits=logits)
     width, height, bins = config.frame
     outputs = [("features", "feature field (1, W', H', C), W before H, channels last", "")]
@@ -171,7 +172,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--downsample", type=int, nargs=2, metavar=("W", "H"), help="size of the field that the network sees")
     add("--precision", choices=("fp32", "fp16", "bf16"), help="default: fp16 on cuda, fp32 on cpu")
     add("--device", help="cpu, cuda or cuda:N (default: cuda if there is one)")
-    add("--depthwise", choices=("conv", "taps"), help="how depthwise convolutions are compiled (default: by device)")
+    add(
+        "--depthwise",
+        choices=("conv", "taps", "triton"),
+        help="how depthwise convolutions are compiled (default: by device)",
+    )
     add("--random-weights", action="store_true", help="export without a checkpoint, for trials")
     add("--seed", type=int, help="seed of --random-weights (default 0)")
     add("--warmup-runs", type=int, default=20, help="runs before the clock starts (default 20)")

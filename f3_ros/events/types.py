@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Union
 
 import numpy as np
 
-Payload = Union[bytes, bytearray, memoryview, np.ndarray]
+Payload = bytes | bytearray | memoryview | np.ndarray
 
 
 @dataclass
