@@ -266,7 +266,7 @@ class Downsampling(nn.Module):
             for j in range(self._y_out.shape[1]):
                 weight = self._x_weight[xi, i] * self._y_weight[yi, j]
                 cell = self._x_out[xi, i] * height + self._y_out[yi, j]
-                field = field.index_add(0, cell, features * weight[:, None])
+                field = accumulate(field, cell, features * weight[:, None])
         return field.view(1, width, height, features.shape[1])
 
 
@@ -278,4 +278,13 @@ def mask_padding(events: Tensor, features: Tensor) -> Tensor:
 def pool(features: Tensor, cell: Tensor, batch: int, width: int, height: int) -> Tensor:
     """The field (B, W, H, C) float32: the sum of features (N, C) per cell, int32 (N,) counted over batch, x and y."""
     field = features.new_zeros(batch * width * height, features.shape[1])
-    return field.index_add(0, cell, features).view(batch, width, height, features.shape[1])
+    return accumulate(field, cell, features).view(batch, width, height, features.shape[1])
+
+
+def accumulate(field: Tensor, cell: Tensor, features: Tensor) -> Tensor:
+    """`field` (cells, C) plus each row of `features` (N, C) at row `cell` (N,).
+
+    As scatter_add, which a CPU sums in one order whatever the number of threads, so that the same events give the same
+    bits; index_add becomes atomic additions in an order of chance. On CUDA both do.
+    """
+    return field.scatter_add(0, cell.long()[:, None].expand_as(features), features)
