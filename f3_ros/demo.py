@@ -30,6 +30,7 @@ EVENTS_TOPIC = "/event_camera/events"
 RECORDED = ("features", "event_image", "feature_image", "window_info")
 PICTURES = 4
 STOP_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,9 @@ def _environment() -> dict[str, str]:
 
 
 @contextmanager
-def _process(name: str, command: Sequence[str], logs: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen]:
+def _process(
+    name: str, command: Sequence[str], logs: Path, environment: dict[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
     """A node in a process of its own, its output in a log file; ended as Ctrl-C would."""
     with (logs / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(
@@ -154,10 +157,33 @@ def run_nodes(events: Path, artifact: Path, output: Path) -> None:
     with (
         _process("record_topics", recorder, logs, environment) as recording,
         _process("f3_node", node, logs, environment) as running,
-        _process("replay_node", replay, logs, environment) as replaying,
     ):
+        _wait_for_recorder(recording, running, logs)
+        _replay(replay, {"f3_node": running, "record_topics": recording}, logs, environment)
+
+
+def _wait_for_recorder(recording: subprocess.Popen[bytes], running: subprocess.Popen[bytes], logs: Path) -> None:
+    """Returns once the node has started and everything it publishes is recorded."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while True:
+        text = (logs / "record_topics.log").read_text(errors="replace")
+        if all(f"recording /f3/{name}" in text for name in RECORDED):
+            return
+        for process, name in ((running, "f3_node"), (recording, "record_topics")):
+            if process.poll() is not None:
+                raise _fail(name, logs, f"{name} to keep running")
+        if time.monotonic() > deadline or ": cannot " in (logs / "f3_node.log").read_text(errors="replace"):
+            raise _fail("f3_node", logs, "f3_node to start")
+        time.sleep(0.1)
+
+
+def _replay(
+    command: Sequence[str], others: dict[str, subprocess.Popen[bytes]], logs: Path, environment: dict[str, str]
+) -> None:
+    """Replays to the end while the other processes live."""
+    with _process("replay_node", command, logs, environment) as replaying:
         while replaying.poll() is None:
-            for process, name in ((running, "f3_node"), (recording, "record_topics")):
+            for name, process in others.items():
                 if process.poll() is not None:
                     raise _fail(name, logs, f"{name} to keep running")
             time.sleep(0.1)

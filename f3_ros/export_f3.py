@@ -87,7 +87,6 @@ def export_f3(
         raise InputError(f"expected one or more events, found --n-events {n_events}")
     if variable and n_events > max_events:
         raise InputError(f"expected --n-events up to --max-events {max_events}, found {n_events}")
-    on_cuda = device.startswith("cuda")
     if depthwise is None:
         depthwise = fastest_depthwise(device)
     check_depthwise(depthwise, device)
@@ -96,9 +95,6 @@ def export_f3(
     outputs = [("features", "feature field (1, W', H', C), W before H, channels last", "")]
     if logits:
         outputs.append(("logits", "logits of an event in each pixel and future bin (1, W, H, T)", ""))
-    options = dict(inductor_configs or {})
-    if on_cuda:
-        options.setdefault("max_autotune", True)
     return export_model(
         module,
         {"events": torch.zeros(n_events, 4)},
@@ -115,7 +111,7 @@ def export_f3(
         input_meanings={"events": ("columns x/W, y/H, k/T, p; bin k = 0 is the newest; t < 0 is padding", "")},
         golden_laws={"events": golden.grid(width, height, bins, (2, 1))},
         check_sizes=[{"n_events": 0}, {"n_events": 1}] if variable else (),
-        inductor_configs=options,
+        inductor_configs=inductor_configs,
         rebuild_command=rebuild_command,
         progress=progress,
     )

@@ -69,6 +69,6 @@ def generate_launch_description():
         ],
         arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
         output="screen",
-        emulate_tty=True,
+    
     )
     return LaunchDescription([*declared, *fast_dds_profile(), node])

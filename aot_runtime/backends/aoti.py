@@ -13,6 +13,7 @@ import shlex
 import shutil
 import sys
 import threading
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,6 +98,36 @@ def compile_program(
             f"expected AOTInductor to compile the network, found {type(error).__name__}: {lines[0] if lines else ''}",
             "see the chained error above; TORCH_LOGS=+inductor shows more",
         ) from error
+    if sys.platform == "linux":
+        _require_shared_runtime(path)
+
+
+def _require_shared_runtime(path: Path) -> None:
+    """Refuses a package whose library brings its own copy of the C++ runtime.
+
+    Some compilers link libstdc++ statically by default. Two copies of it in one process share some of their objects
+    (unique symbols, which -Bsymbolic does not bind) and not others: loading such a package ends the process.
+
+    Raises:
+        ExportError: naming the compiler.
+    """
+    names = (b"libstdc++.so", b"libc++.so")
+    with zipfile.ZipFile(path) as package:
+        for member in package.namelist():
+            if not member.endswith(".so"):
+                continue
+            tail = b""
+            with package.open(member) as library:
+                while chunk := library.read(1 << 24):
+                    if any(name in tail + chunk for name in names):
+                        break
+                    tail = chunk[-16:]
+                else:
+                    raise ExportError(
+                        f"expected a C++ compiler that links the C++ runtime as a shared library, found "
+                        f"{require_compiler()}, which puts a copy of its own into {member}",
+                        "set CXX to the system's compiler, for instance: export CXX=/usr/bin/g++",
+                    )
 
 
 class AotiRunner:

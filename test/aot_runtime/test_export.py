@@ -291,3 +291,21 @@ def test_a_killed_export_leaves_no_artifact(tmp_path: Path) -> None:
     assert steps
     assert "[2/5] torch.export: done" in steps[-1], steps
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(("library", "accepted"), [(b"\0libc.so.6\0", False), (b"\0libc.so.6\0libstdc++.so.6\0", True)])
+def test_a_library_with_a_runtime_of_its_own_is_refused(tmp_path: Path, library: bytes, accepted: bool) -> None:
+    """Loading it would end the process; seen with a compiler outside the system's folders, named by CXX."""
+    path = tmp_path / "compiled.pt2"
+    # The name lies across the border of two blocks that are read.
+    with zipfile.ZipFile(path, "w") as package:
+        package.writestr("model/data/model.wrapper.so", bytes((1 << 24) - len(library) + 4) + library + bytes(100))
+        package.writestr("model/data/metadata.json", "{}")
+    if accepted:
+        aoti._require_shared_runtime(path)
+        return
+    with pytest.raises(
+        ExportError, match=r"links the C.. runtime as a shared library, found .*model.wrapper.so"
+    ) as caught:
+        aoti._require_shared_runtime(path)
+    assert "export CXX=" in caught.value.remedy
