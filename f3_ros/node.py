@@ -258,8 +258,9 @@ class F3Node(PerceptionNode):
             return
         limit = self._settings.stream_timeout
         if limit == 0.0:
-            # A long pause between packets enters the mean as well; capped, or it would disable itself.
-            limit = self._stream_config.window.duration_us * 1e-6 + 2 * min(self._period_s, 0.1)
+            # Generous: a packet that a busy machine delivers late would find its window closed and lose its events,
+            # while a stream that really stopped can wait. Capped, since a long pause enters the mean as well.
+            limit = self._stream_config.window.duration_us * 1e-6 + min(max(5 * self._period_s, 0.1), 0.5)
         silent = time.monotonic() - self._last_receive
         if silent > limit and decoder.idle and model.idle:
             self._flushed = True
