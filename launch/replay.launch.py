@@ -69,6 +69,5 @@ def generate_launch_description():
         ],
         arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
         output="screen",
-    
     )
     return LaunchDescription([*declared, *fast_dds_profile(), node])

@@ -11,6 +11,5 @@ unset _ROS_WHEELS_BOOTSTRAP_COMPLETE
 "$folder/bin/pip" install --quiet -r requirements/requirements.in
 {
   echo "# Exact versions of everything in .venv. Made by 'make lock' from requirements.in; do not edit."
-  # A local version label (+cpu) names one index's build; the lock must fit every build of that version.
-  "$folder/bin/pip" freeze --all | grep -viE '^(pip|wheel)==' | sed -E 's/^(torch==[^+]*)\+.*/\1/'
+  "$folder/bin/python" scripts/list_installed.py
 } >requirements/lock.txt
