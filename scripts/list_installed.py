@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prints NAME==VERSION of every distribution that pip installed here, one a line.
 
-`pip freeze` will not do: the ROS wheels bring metadata of the packages inside them (rclpy beside ros-rclpy), under names
-that no index has.
+`pip freeze` will not do: the ROS wheels bring metadata of the packages inside them (rclpy beside ros-rclpy), under
+names that no index has.
 """
 
 from __future__ import annotations
