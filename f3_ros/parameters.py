@@ -6,13 +6,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aot_runtime.errors import InputError
-from aot_runtime.ros.node import PerceptionNode
 from f3_ros.events.windows import WindowConfig
 from f3_ros.pipeline import F3Pipeline
 from f3_ros.stream import StreamConfig
+
+if TYPE_CHECKING:  # f3_offline reads the same parameters where rclpy is not installed
+    from aot_runtime.ros.node import PerceptionNode
 
 _TABLE: tuple[tuple[str, Any, str, tuple[float, float] | tuple[str, ...] | None], ...] = (
     ("artifact", "", "The model: a .pt2 file made by export_f3_to_pt2.", None),

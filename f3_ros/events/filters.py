@@ -6,6 +6,7 @@ Each keeps its state from call to call in memory of fixed size, and counts what 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 import numba
@@ -17,7 +18,7 @@ from f3_ros.events.types import Events
 LONG_AGO = -(1 << 62)
 
 
-class EventFilter:
+class EventFilter(ABC):
     """A filter on a stream of events of one sensor.
 
     Attributes:
@@ -46,9 +47,9 @@ class EventFilter:
     def reset(self) -> None:
         """Forget the stream, after a jump of its time; the counters go on."""
 
+    @abstractmethod
     def _judge(self, events: Events, keep: np.ndarray) -> int:
         """Fill `keep`; return how many pass."""
-        raise NotImplementedError
 
 
 class HotPixelMask(EventFilter):

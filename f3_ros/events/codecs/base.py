@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -129,7 +130,7 @@ def payload_words(payload: Payload, dtype: str) -> tuple[np.ndarray, int]:
     return words, rest
 
 
-class Decoder:
+class Decoder(ABC):
     """A stateful decoder of one encoding.
 
     `decode` takes the payload of one packet; the state that the encoding carries from word to word goes on to the
@@ -188,9 +189,9 @@ class Decoder:
         counters.triggers += len(self.triggers)
         return out.view(first, out.size)
 
+    @abstractmethod
     def _decode_words(self, words: np.ndarray, time_base_ns: int, out: EventBuffer) -> int:
         """Append the events of `words` to `out`; return how many words were used."""
-        raise NotImplementedError
 
     def _room(self, out: EventBuffer, first: int, at_least: int) -> int:
         """Grow `out` by at least `at_least` events where `max_events` allows; return the end of the usable part."""
@@ -202,9 +203,9 @@ class Decoder:
         return min(out.capacity, end)
 
     @property
+    @abstractmethod
     def last_time(self) -> int | None:
         """Newest sensor time seen, time words without events included, in `time_unit`; None while unknown."""
-        raise NotImplementedError
 
     @property
     def last_time_us(self) -> int | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from f3_ros.events.codecs.base import Decoder, EventBuffer
+from f3_ros.events.codecs.record_stream import RecordDecoder
 
 OUT_OF_SENSOR, INVALID = 0, 1
 
@@ -49,7 +49,7 @@ def _decode(words, time_base_ns, drops, x, y, t, p, n, room, width, height):
     return n, used, time
 
 
-class LibcaerDecoder(Decoder):
+class LibcaerDecoder(RecordDecoder):
     """Decoder of uncompressed libcaer packets. `t` is in nanoseconds of `time_base`'s clock.
 
     Causes counted in `counters.dropped`: "out_of_sensor", "invalid_events" (valid bit 0), "trailing_bytes",
@@ -57,24 +57,5 @@ class LibcaerDecoder(Decoder):
     """
 
     encoding = "libcaer"
-    time_unit = "ns"
-    word_bytes = 8
     causes = ("out_of_sensor", "invalid_events")
-    _last: int | None = None
-
-    def _decode_words(self, words: np.ndarray, time_base_ns: int, out: EventBuffer) -> int:
-        room = self._room(out, out.size, len(words))
-        n, used, time = _decode(
-            words, time_base_ns, self.counters.raw, out.x, out.y, out.t, out.p, out.size, room, self.width, self.height
-        )
-        out.size = int(n)
-        if used:
-            self._last = int(time)
-        return int(used)
-
-    @property
-    def last_time(self) -> int | None:
-        return self._last
-
-    def reset(self) -> None:
-        self._last = None
+    kernel = staticmethod(_decode)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from f3_ros.events.codecs.base import Decoder, EventBuffer
+from f3_ros.events.codecs.record_stream import RecordDecoder
 
 OUT_OF_SENSOR = 0
 
@@ -36,31 +36,12 @@ def _decode(words, time_base_ns, drops, x, y, t, p, n, room, width, height):
     return n, used, newest
 
 
-class MonoDecoder(Decoder):
+class MonoDecoder(RecordDecoder):
     """Decoder of mono packets. `t` is in nanoseconds of `time_base`'s clock.
 
     Causes counted in `counters.dropped`: "out_of_sensor", "trailing_bytes", "overflow_words".
     """
 
     encoding = "mono"
-    time_unit = "ns"
-    word_bytes = 8
     causes = ("out_of_sensor",)
-    _last: int | None = None
-
-    def _decode_words(self, words: np.ndarray, time_base_ns: int, out: EventBuffer) -> int:
-        room = self._room(out, out.size, len(words))
-        n, used, newest = _decode(
-            words, time_base_ns, self.counters.raw, out.x, out.y, out.t, out.p, out.size, room, self.width, self.height
-        )
-        out.size = int(n)
-        if used:
-            self._last = int(newest)
-        return int(used)
-
-    @property
-    def last_time(self) -> int | None:
-        return self._last
-
-    def reset(self) -> None:
-        self._last = None
+    kernel = staticmethod(_decode)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import numpy as np
 
 from f3_ros.events.codecs.base import UNKNOWN_TIME, Decoder, EventBuffer, Triggers
@@ -47,9 +49,9 @@ class WordStreamDecoder(Decoder):
         self._trig_p = np.empty(64, np.uint8)
         self.reset()
 
+    @abstractmethod
     def _run(self, words: np.ndarray, start: int, out: EventBuffer, room: int) -> int:
         """Call the kernel; return the index of the first word not used because a buffer is full."""
-        raise NotImplementedError
 
     def _decode_words(self, words: np.ndarray, time_base_ns: int, out: EventBuffer) -> int:
         state, first, done = self._state, out.size, 0
