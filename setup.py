@@ -7,14 +7,21 @@ PACKAGE = "aot_perception"
 
 COMMANDS = [
     "benchmark = aot_runtime.benchmark:main",
+    "depth_node = depth_ros.node:main",
+    "depth_offline = depth_ros.offline:main",
+    "evaluate = f3_ros.evaluate:main",
     "events = f3_ros.events.cli:main",
+    "export_dav2_to_pt2 = depth_ros.export_dav2:main",
     "export_f3_to_pt2 = f3_ros.export_f3:main",
+    "export_flowhead_to_pt2 = f3_ros.export_flowhead:main",
     "f3_demo = f3_ros.demo:main",
     "f3_node = f3_ros.node:main",
     "f3_offline = f3_ros.offline:main",
     "inspect_artifact = aot_runtime.inspect:main",
+    "play_topics = aot_runtime.ros.bag_player:main",
     "record_topics = f3_ros.recorder:main",
     "replay_node = f3_ros.replay_node:main",
+    "run_exported = f3_ros.run_exported:main",
 ]
 
 setup(
@@ -24,7 +31,7 @@ setup(
     license="Apache-2.0",
     maintainer="aot_perception maintainers",
     maintainer_email="maintainers@aot-perception.invalid",
-    packages=find_packages(include=["aot_runtime*", "f3_ros*"]),
+    packages=find_packages(include=["aot_runtime*", "depth_ros*", "f3_ros*"]),
     python_requires=">=3.10",
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),

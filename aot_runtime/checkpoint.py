@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 from collections.abc import Collection, Mapping
@@ -98,6 +99,19 @@ def load_into(
             "choose the model variant that this checkpoint was trained as",
         )
     module.load_state_dict({key: value for key, value in state_dict.items() if key in wanted}, strict=False)
+
+
+def state_digest(state_dict: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 of a network's weights: of names, shapes and float32 values, in the order of the names.
+
+    Two checkpoints that hold the same network have the same digest, whatever file, wrapper or prefix they come in.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(state_dict):
+        tensor = state_dict[name].detach().cpu().float().contiguous()
+        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _shorten(keys: list[str]) -> str:

@@ -78,6 +78,7 @@ def export_f3(
     import torch
 
     from aot_runtime import golden
+    from aot_runtime.checkpoint import state_digest
     from aot_runtime.export import export_model
     from aot_runtime.manifest import DynamicDim
     from f3_ros.deploy import check_depthwise, deploy, fastest_depthwise
@@ -90,6 +91,7 @@ def export_f3(
     if depthwise is None:
         depthwise = fastest_depthwise(device)
     check_depthwise(depthwise, device)
+    weights_digest = state_digest(model.state_dict())
     module = deploy(model, hashed=hashed, downsample=downsample, depthwise=depthwise, logits=logits)
     width, height, bins = config.frame
     outputs = [("features", "feature field (1, W', H', C), W before H, channels last", "")]
@@ -106,7 +108,11 @@ def export_f3(
         precision=precision,
         device=device,
         checkpoint=checkpoint,
-        preprocessing=preprocessing(config, hashed=hashed, downsample=downsample, depthwise=depthwise),
+        preprocessing={
+            **preprocessing(config, hashed=hashed, downsample=downsample, depthwise=depthwise),
+            # Heads were trained on one backbone and carry its digest: a node compares the two.
+            "weights_digest": weights_digest,
+        },
         dynamic_dims={"events": {0: DynamicDim("n_events", 0, max_events)}} if variable else None,
         input_meanings={"events": ("columns x/W, y/H, k/T, p; bin k = 0 is the newest; t < 0 is padding", "")},
         golden_laws={"events": golden.grid(width, height, bins, (2, 1))},

@@ -153,3 +153,16 @@ def test_exceptions_for_keys_are_by_prefix() -> None:
     load_into(module, {"layer.weight": torch.zeros(2, 3)}, allow_missing=["layer.bias"])
     assert module.layer.bias.tolist() == [1.0, 1.0]
     assert module.layer.weight.abs().sum() == 0
+
+
+def test_the_digest_of_weights_ignores_order_and_precision_of_storage_but_no_value() -> None:
+    import torch
+
+    from aot_runtime.checkpoint import state_digest
+
+    weights = {"b": torch.tensor([1.0, 2.0]), "a": torch.tensor([[0.5]])}
+    digest = state_digest(weights)
+    assert digest == state_digest({"a": torch.tensor([[0.5]], dtype=torch.float16), "b": torch.tensor([1.0, 2.0])})
+    assert digest != state_digest({**weights, "b": torch.tensor([1.0, 2.0000002])})
+    assert digest != state_digest({**weights, "b": torch.tensor([[1.0, 2.0]])})
+    assert digest != state_digest({"a": weights["a"], "c": weights["b"]})
