@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from f3_ros.events.windows import EventWindow
 
 THINNING_SEED = 42
+PADDING = -1.0
+"""Value of the columns of a row that is no event: the network ignores rows whose time is below 0."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +87,15 @@ class F3Pipeline:
         self.max_events = manifest.dim(count).max if isinstance(count, str) else count
         self._output = manifest.outputs[0].name
 
-    def tensor(self, window: EventWindow, width: int | None = None, height: int | None = None) -> np.ndarray:
+    def tensor(
+        self, window: EventWindow, width: int | None = None, height: int | None = None, out: np.ndarray | None = None
+    ) -> np.ndarray:
         """A window as the network's input: (N, 4) float32 x/W, y/H, k/T, p with k = 0 the newest bin.
 
         Args:
             width, height: the sensor's size if it is not the model's; it is centred on the frame, and events of a
                 larger sensor that lie outside the frame are left out, as are events older than the network's bins.
+            out: write into these rows, which may be more than the events.
         """
         from f3_ros.events.binning import events_to_tensor
 
@@ -101,16 +106,32 @@ class F3Pipeline:
             self.bins,
             model_size=(self.width, self.height),
             bin_us=self.bin_us,
+            out=out,
         )
         return rows
 
-    def features_tensor(self, events: np.ndarray | torch.Tensor) -> torch.Tensor:
-        """The feature field (1, W', H', C) on the model's device, in the artifact's precision, freshly allocated.
+    def prepare(
+        self, window: EventWindow, width: int | None = None, height: int | None = None, out: np.ndarray | None = None
+    ) -> tuple[np.ndarray, tuple[str, ...]]:
+        """The rows of a window that the network will see, at most `max_events`, and sentences on what was left out."""
+        rows = self.tensor(window, width, height, out)
+        used = self.thin(rows)
+        warnings = []
+        if len(used) < len(rows):
+            warnings.append(f"thinned {len(rows)} events to the artifact's {len(used)}")
+        outside = len(window.events) - len(rows)
+        if outside:
+            warnings.append(
+                f"left out {outside} of {len(window.events)} events outside the network's {self.width}x{self.height} "
+                f"pixels or {self.window_us} us"
+            )
+        return used, tuple(warnings)
 
-        On CUDA the work is only queued. Events (N, 4) beyond `max_events` are refused: see `thin`.
+    def check_events(self, events: np.ndarray | torch.Tensor) -> torch.Tensor:
+        """Events (N, 4) float32 as a tensor wherever they are, unpadded.
 
         Raises:
-            InputError: the events have another shape or dtype, or are too many.
+            InputError: the events have another shape or dtype, or are more than `max_events`: see `thin`.
         """
         import torch
 
@@ -125,15 +146,32 @@ class F3Pipeline:
                 f"expected at most {self.max_events} events, found {len(tensor)} for {self.model.path}",
                 "thin them with F3Pipeline.thin, or export with a larger --n-events or --max-events",
             )
+        return tensor
+
+    def features_tensor(self, events: np.ndarray | torch.Tensor) -> torch.Tensor:
+        """The feature field (1, W', H', C) on the model's device, in the artifact's precision, freshly allocated.
+
+        On CUDA the work is only queued.
+
+        Raises:
+            InputError: see `check_events`.
+        """
+        import torch
+
+        tensor = self.check_events(events)
         if not self.variable_events and len(tensor) < self.max_events:
-            padding = tensor.new_full((self.max_events - len(tensor), 4), -1.0)
+            padding = tensor.new_full((self.max_events - len(tensor), 4), PADDING)
             tensor = torch.cat([tensor, padding])
         if tensor.device != self.model.device:
             if self.model.device.type == "cuda":
                 # Pinned memory makes the copy three times as fast; its allocator waits for the copy before reusing it.
                 tensor = tensor.pin_memory()
             tensor = tensor.to(self.model.device, non_blocking=True)
-        return self.model.run(events=tensor)[self._output]
+        return self.run(tensor)
+
+    def run(self, events: torch.Tensor) -> torch.Tensor:
+        """The feature field of as many events as the artifact takes, on its device."""
+        return self.model.run(events=events)[self._output]
 
     def features(self, events: np.ndarray | torch.Tensor) -> np.ndarray:
         """The feature field (C, H', W') float32 of events (N, 4) float32; see `features_tensor`."""
@@ -151,22 +189,9 @@ class F3Pipeline:
 
     def process(self, window: EventWindow, width: int | None = None, height: int | None = None) -> F3Result:
         """Features of one window of a sensor of width x height pixels (default: the model's frame)."""
-        rows = self.tensor(window, width, height)
-        used = self.thin(rows)
-        warnings = []
-        if len(used) < len(rows):
-            warnings.append(f"thinned {len(rows)} events to the artifact's {len(used)}")
-        outside = len(window.events) - len(rows)
-        if outside:
-            warnings.append(
-                f"left out {outside} of {len(window.events)} events outside the network's {self.width}x{self.height} "
-                f"pixels or {self.window_us} us"
-            )
+        used, warnings = self.prepare(window, width, height)
         return F3Result(
-            features=self.features(used),
-            n_received=window.n_received,
-            n_events_used=len(used),
-            warnings=tuple(warnings),
+            features=self.features(used), n_received=window.n_received, n_events_used=len(used), warnings=warnings
         )
 
     def close(self) -> None:

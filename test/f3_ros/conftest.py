@@ -95,3 +95,61 @@ def f3_artifact(artifact_cache: Path, f3_golden: Callable[[str], F3Golden]) -> C
         return path
 
     return get
+
+
+@pytest.fixture(scope="session")
+def stand_in_head(artifact_cache: Path) -> Callable[..., Path]:
+    """stand_in_head(family, channels, height, width, device=, **told): a head whose output is known by hand.
+
+    Flow is the first two channels of the features; depth is the mean of their absolute values. `told` replaces what
+    the manifest's preprocessing says. Compiled once and kept for later sessions.
+    """
+    import torch
+    from torch import nn
+
+    from aot_runtime.environment import this_host
+    from aot_runtime.export import export_model
+    from aot_runtime.manifest import CheckpointInfo
+    from aot_runtime.verdict import judge
+
+    class FirstChannels(nn.Module):
+        def forward(self, features: torch.Tensor) -> torch.Tensor:
+            return features[:, :2] * 1.0
+
+    class MeanMagnitude(nn.Module):
+        def forward(self, features: torch.Tensor) -> torch.Tensor:
+            return features.abs().mean(1)
+
+    def get(family: str, channels: int, height: int, width: int, *, device: str = "cpu", **told: Any) -> Path:
+        host = this_host()
+        key = repr((family, channels, height, width, device, sorted(told.items()), host.torch, sorted(host.cpu_flags)))
+        name = f"stand_in_{family}_{hashlib.sha256(key.encode()).hexdigest()[:20]}.pt2"
+        path = artifact_cache / name
+        if not path.is_file() or not judge(path, device).ok:
+            kind = {"kind": "relative"} if family == "depth" else {"interval_us": 100_000}
+            export_model(
+                MeanMagnitude() if family == "depth" else FirstChannels(),
+                {"features": torch.zeros(1, channels, height, width)},
+                path=path,
+                family=family,
+                variant="stand_in",
+                task=f"{family}_stand_in",
+                outputs=[(family, "", "")],
+                checkpoint=CheckpointInfo("stand_in.pth", "0" * 64, "Apache-2.0"),
+                device=device,
+                preprocessing={
+                    "input": "f3_features",
+                    "input_channels": channels,
+                    "size": [height, width],
+                    "resize": "stretch",
+                    "interpolation": "bilinear",
+                    "align_corners": True,
+                    "backbone_digest": None,
+                    **kind,
+                    **told,
+                },
+                progress=False,
+            )
+        return path
+
+    return get
