@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ALIKED: images become keypoints and descriptors, by a compiled network with deformable convolutions.
+
+Topics of the node: `~/image` (Image) in; `~/keypoints` (PointCloud2: x, y, score, descriptor[D]) and pictures out.
+Paper: Zhao et al., "ALIKED: A Lighter Keypoint and Descriptor Extraction Network via Deformable Transformation",
+arXiv 2304.03608, IEEE Transactions on Instrumentation and Measurement 2023.
+"""

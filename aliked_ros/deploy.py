@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The module that is exported: one image of a fixed size in, a fixed number of keypoints out."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aliked_ros.config import STRIDE
+from aliked_ros.descriptors import Pyramid
+from aliked_ros.detection import NMS_ROUNDS, Points, cells, strongest
+from aliked_ros.model import ALIKED, padding
+from aot_runtime.errors import InputError
+
+
+class DeployedALIKED(nn.Module):
+    """ALIKED for one image of a fixed size, ready for export: every shape fixed, nothing waits for the device.
+
+    Args:
+        model: the network with its weights (left untouched).
+        height, width: of the image, any size from 32.
+        top_k: keypoints to return; at most one per 3x3 pixels.
+        nms_rounds: 3 as the official code; 1 keeps the strict maxima only, without near-duplicates.
+        score_map: also return the whole score map.
+
+    The forward takes `image` (1, H, W, 3) uint8 RGB and returns a dict, see `forward`. After `cast_precision`
+    convolutions and products run in half precision; scores, coordinates, offsets, interpolation and norms stay float32.
+    """
+
+    def __init__(
+        self,
+        model: ALIKED,
+        *,
+        height: int,
+        width: int,
+        top_k: int = 1000,
+        nms_rounds: int = NMS_ROUNDS,
+        score_map: bool = False,
+    ) -> None:
+        super().__init__()
+        if min(height, width) < STRIDE:
+            raise InputError(f"expected an image from {STRIDE}x{STRIDE} pixels, found {width}x{height}")
+        rows, columns = cells(height, width)
+        if not 1 <= top_k <= rows * columns:
+            raise InputError(
+                f"expected --top_k from 1 to {rows * columns} for {width}x{height} pixels (one keypoint per 3x3), "
+                f"found {top_k}",
+                "ask for fewer keypoints, or export for a larger image",
+            )
+        if nms_rounds < 1:
+            raise InputError(f"expected one or more rounds of non-maximum suppression, found {nms_rounds}")
+        self.height, self.width, self.top_k = height, width, top_k
+        self.nms_rounds = nms_rounds
+        self.return_score_map = score_map
+        self.network = copy.deepcopy(model).fold_batch_norm().requires_grad_(False).eval()
+
+    def cast_precision(self, dtype: torch.dtype) -> DeployedALIKED:
+        """Run convolutions and products in `dtype`, in place.
+
+        bfloat16 is too coarse for this network: it moves points by up to a quarter of a pixel (reference aliked.md).
+        """
+        self.network.to(dtype)
+        return self
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """Keypoints of an image.
+
+        Args:
+            image: (1, H, W, 3) uint8 RGB.
+
+        Returns:
+            keypoints (1, K, 2), scores (1, K), peak_scores (1, K), dispersity (1, K), descriptors (1, K, D), all
+            float32, see `detection.Points`; checks, see `moments`; score_map (1, H, W) float32 if wanted.
+        """
+        left, right, top, bottom = padding(self.height, self.width)
+        dtype = self.network.conv1.weight.dtype
+        pixels = (image.float() / 255).to(dtype).permute(0, 3, 1, 2)
+        padded = F.pad(pixels, (left, right, top, bottom), mode="replicate")
+        branches = self.network.branches(self.network.encode(padded))
+        scores = self.network.scores(branches)[0, 0, top : top + self.height, left : left + self.width]
+        points = strongest(scores, self.top_k, self.nms_rounds)
+        pyramid = Pyramid(branches, (self.height, self.width), (top, left))
+        descriptors = self.network.desc_head(points.xy, pyramid)
+        outputs = {
+            "keypoints": points.xy,
+            "scores": points.scores,
+            "peak_scores": points.peak_scores,
+            "dispersity": points.dispersity,
+            "descriptors": descriptors,
+            "checks": self.moments(points, descriptors),
+        }
+        if self.return_score_map:
+            outputs["score_map"] = scores
+        return {name: value[None] for name, value in outputs.items()}
+
+    def moments(self, points: Points, descriptors: Tensor) -> Tensor:
+        """What a self-test can compare: (4, D + 5) sums over the points that do not depend on their order.
+
+        The order of keypoints is that of scores that may differ by 1e-8 only, so that two correct builds of the network
+        swap some. Rows are means weighted by 1, x, y and score; columns are x, y, score, peak score, dispersity and the
+        descriptor; x and y in units of the image's size. Fillers count nothing.
+        """
+        scale = torch.stack([points.xy[:, 0] / self.width, points.xy[:, 1] / self.height])
+        real = (points.peak_scores > 0).float()
+        rows = torch.stack([real, real * scale[0], real * scale[1], real * points.scores])
+        columns = torch.stack([scale[0], scale[1], points.scores, points.peak_scores, points.dispersity], dim=1)
+        return rows @ torch.cat([columns, descriptors], dim=1) / self.top_k

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sparse deformable descriptors (SDDH, arXiv 2304.03608 section III-C): a point looks at M places of its choice.
+
+Features are asked for at integer pixels only, so that a map of D channels at full resolution need not exist:
+`Pyramid` assembles them from the four branches where they are wanted, `DenseMap` reads them from a map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aliked_ros.deform_conv import gather_rows
+
+NORM_FLOOR = 1e-12
+
+
+class Features(Protocol):
+    """What the descriptor head reads.
+
+    Attributes:
+        height, width: pixels of the image.
+    """
+
+    height: int
+    width: int
+
+    def __call__(self, y: Tensor, x: Tensor) -> Tensor:
+        """Unit features (..., D) float32 at integer pixels y, x (...) given as float32; zero outside the image."""
+
+
+class DenseMap:
+    """Features read from a map (D, H, W)."""
+
+    def __init__(self, features: Tensor) -> None:
+        self.height, self.width = features.shape[1:]
+        self._rows = features.flatten(1).t()
+
+    def __call__(self, y: Tensor, x: Tensor) -> Tensor:
+        near_y, near_x = y.clamp(0, self.height - 1), x.clamp(0, self.width - 1)
+        rows = gather_rows(self._rows, near_y.to(torch.int32) * self.width + near_x.to(torch.int32)).float()
+        return torch.where(((near_y == y) & (near_x == x))[..., None], rows, 0.0)
+
+
+class Pyramid:
+    """Features assembled from the branches, as upsampling, concatenating and normalising whole maps would give them.
+
+    Args:
+        branches: (1, D/4, h_i, w_i), the first one at padded full resolution.
+        size: (H, W) of the image. origin: (top, left) of the image in the padded one.
+    """
+
+    def __init__(self, branches: Sequence[Tensor], size: tuple[int, int], origin: tuple[int, int]) -> None:
+        self.height, self.width = size
+        self._origin = origin
+        self._sizes = [(branch.shape[2], branch.shape[3]) for branch in branches]
+        # Channels last, so that a pixel is one row of memory.
+        self._rows = [branch[0].permute(1, 2, 0).reshape(-1, branch.shape[1]) for branch in branches]
+
+    def __call__(self, y: Tensor, x: Tensor) -> Tensor:
+        near_y, near_x = y.clamp(0, self.height - 1), x.clamp(0, self.width - 1)
+        inside = (near_y == y) & (near_x == x)
+        padded_y, padded_x = near_y + self._origin[0], near_x + self._origin[1]
+        index = padded_y.to(torch.int32) * self._sizes[0][1] + padded_x.to(torch.int32)
+        parts = [gather_rows(self._rows[0], index).float()]
+        parts += [self._interpolate(level, padded_y, padded_x) for level in range(1, len(self._rows))]
+        features = F.normalize(torch.cat(parts, dim=-1), dim=-1, eps=NORM_FLOOR)
+        return torch.where(inside[..., None], features, 0.0)
+
+    def _interpolate(self, level: int, y: Tensor, x: Tensor) -> Tensor:
+        """Branch `level` at pixels of the padded image, bilinear, corners on corners."""
+        (high, wide), (height, width) = self._sizes[level], self._sizes[0]
+        y, x = y * ((high - 1) / (height - 1)), x * ((wide - 1) / (width - 1))
+        top, left = y.floor().clamp(max=max(high - 2, 0)), x.floor().clamp(max=max(wide - 2, 0))
+        down, right = (y - top)[..., None], (x - left)[..., None]
+        index = top.to(torch.int32) * wide + left.to(torch.int32)
+        below, beside = (wide if high > 1 else 0), (1 if wide > 1 else 0)
+        corners = [gather_rows(self._rows[level], index + step).float() for step in (0, beside, below, below + beside)]
+        upper = corners[0] + (corners[1] - corners[0]) * right
+        lower = corners[2] + (corners[3] - corners[2]) * right
+        return upper + (lower - upper) * down
+
+
+class DescriptorHead(nn.Module):
+    """Descriptors of points; parameter names equal the official checkpoint's."""
+
+    def __init__(self, dim: int, samples: int) -> None:
+        super().__init__()
+        self.samples = samples
+        self.agg_weights = nn.Parameter(torch.zeros(samples, dim, dim))
+        self.offset_conv = nn.Sequential(
+            nn.Conv2d(dim, 2 * samples, 3), nn.SELU(), nn.Conv2d(2 * samples, 2 * samples, 1)
+        )
+        self.sf_conv = nn.Conv2d(dim, dim, 1, bias=False)
+
+    def offsets(self, points: Tensor, features: Features) -> Tensor:
+        """Where each point looks, relative to itself: (K, M, 2) float32, x and y in pixels, of points (K, 2)."""
+        first, last = self.offset_conv[0], self.offset_conv[2]
+        steps = torch.arange(-1, 2, device=points.device, dtype=torch.float32)
+        centre = points.floor()
+        y = (centre[:, 1, None, None] + steps[:, None]).expand(-1, 3, 3)
+        x = (centre[:, 0, None, None] + steps).expand(-1, 3, 3)
+        patch = features(y, x).to(first.weight.dtype).flatten(1)  # type: ignore[arg-type]
+        # A 3x3 convolution of a 3x3 patch is one product.
+        kernel = first.weight.permute(0, 2, 3, 1).flatten(1)  # type: ignore[operator, union-attr]
+        hidden = F.selu(F.linear(patch, kernel, first.bias))  # type: ignore[arg-type]
+        moves = F.linear(hidden, last.weight.flatten(1), last.bias).float()  # type: ignore[arg-type, operator, union-attr]
+        limit = max(features.height, features.width) / 4
+        return moves.clamp(-limit, limit).view(-1, 2, self.samples).transpose(1, 2)
+
+    def forward(self, points: Tensor, features: Features) -> Tensor:
+        """Unit descriptors (K, D) float32 of points (K, 2) float32, x and y in pixels of the image."""
+        places = points[:, None] + self.offsets(points, features)
+        samples = _bilinear(places, features).to(self.sf_conv.weight.dtype)
+        values = F.selu(F.linear(samples, self.sf_conv.weight.flatten(1)))
+        descriptors = values.flatten(1) @ self.agg_weights.flatten(0, 1)
+        return F.normalize(descriptors.float(), dim=-1, eps=NORM_FLOOR)
+
+
+def _bilinear(places: Tensor, features: Features) -> Tensor:
+    """Features (..., D) at places (..., 2) between pixels; pixels outside the image count as zero."""
+    corner = places.floor()
+    left, top = corner[..., 0], corner[..., 1]
+    right, down = ((places - corner)[..., axis, None] for axis in (0, 1))
+    upper = features(top, left) * (1 - right) + features(top, left + 1) * right
+    lower = features(top + 1, left) * (1 - right) + features(top + 1, left + 1) * right
+    return upper * (1 - down) + lower * down
