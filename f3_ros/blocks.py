@@ -11,6 +11,8 @@ moments, GRN's norms) is computed in float32 and its parameters stay float32.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -54,6 +56,24 @@ def depthwise_taps(x: Tensor, weight: Tensor, bias: Tensor, dilation: int = 1) -
             window = padded[:, i * dilation : i * dilation + width, j * dilation : j * dilation + height]
             total = total + window.float() * taps[i, j]
     return total.to(x.dtype)
+
+
+def randomise_parameters(module: nn.Module, seed: int) -> None:
+    """Give every parameter a random value that keeps signals alive, GRN included; the same values for a seed.
+
+    For benchmarks, demos and tests without a checkpoint; training starts from the constructor's values.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, value in module.named_parameters():
+            noise = torch.randn(value.shape, generator=generator)
+            if "hashmap" in name:
+                value.copy_(0.5 * noise)
+            elif (value.dim() == 4 and value.shape[0] == 1) or value.dim() == 1:  # GRN, biases, LayerNorm
+                ones = name.endswith("weight")
+                value.copy_((1.0 if ones else 0.0) + 0.1 * noise)
+            else:
+                value.copy_(noise / math.sqrt(value[0].numel()))
 
 
 class LayerNorm(nn.Module):

@@ -8,14 +8,12 @@ For what is exported see `f3_ros.deploy`.
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aot_runtime.errors import InputError
-from f3_ros.blocks import Block, LayerNorm, Merge, PixelShuffleUp, convolve
+from f3_ros.blocks import Block, LayerNorm, Merge, PixelShuffleUp, convolve, randomise_parameters
 from f3_ros.config import F3Config
 from f3_ros.encoder import MultiResolutionHashEncoder, mask_padding, pixels, pool
 
@@ -62,21 +60,8 @@ class EventPatchFF(nn.Module):
         )
 
     def randomise(self, seed: int) -> EventPatchFF:
-        """Give every parameter a random value that keeps signals alive, GRN included; the same values for a seed.
-
-        For benchmarks, demos and tests without a checkpoint; training starts from the constructor's values.
-        """
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for name, value in self.named_parameters():
-                noise = torch.randn(value.shape, generator=generator)
-                if "hashmap" in name:
-                    value.copy_(0.5 * noise)
-                elif (value.dim() == 4 and value.shape[0] == 1) or value.dim() == 1:  # GRN, biases, LayerNorm
-                    ones = name.endswith("weight")
-                    value.copy_((1.0 if ones else 0.0) + 0.1 * noise)
-                else:
-                    value.copy_(noise / math.sqrt(value[0].numel()))
+        """Random weights that keep signals alive, GRN included; the same for a seed."""
+        randomise_parameters(self, seed)
         return self
 
     def cast(self, dtype: torch.dtype) -> EventPatchFF:

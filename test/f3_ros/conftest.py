@@ -153,3 +153,67 @@ def stand_in_head(artifact_cache: Path) -> Callable[..., Path]:
         return path
 
     return get
+
+
+FLOW_SOURCES = (
+    *("f3_ros/blocks.py", "f3_ros/flow_head.py", "f3_ros/export_flowhead.py", "aot_runtime/export.py"),
+    *("aot_runtime/golden.py", "aot_runtime/manifest.py", "aot_runtime/backends/aoti.py"),
+    "aot_runtime/backends/package.py",
+)
+
+
+@dataclass
+class FlowGolden:
+    """An official flow head with its weights, its features (B, C, H, W), and the flow (B, 2, H, W) of them."""
+
+    options: dict[str, Any]
+    state: dict[str, Any]
+    features: Any
+    flow: Any
+
+    def model(self) -> Any:
+        """The network with the golden's weights."""
+        from f3_ros.flow_head import FlowHead
+
+        options = self.options
+        model = FlowHead(options["input_channels"], options["kernels"], options["btlncks"], options["dilations"])
+        model.load_state_dict(self.state, strict=True)
+        return model.eval()
+
+
+@pytest.fixture(scope="session")
+def flow_golden(f3_golden: Callable[[str], F3Golden]) -> Callable[[str], FlowGolden]:
+    """Loader of golden/f3/flowhead_* by name."""
+
+    def load(name: str) -> FlowGolden:
+        golden = f3_golden(name)
+        return FlowGolden(golden.options, golden.state, golden.inputs["features_BCHW"], golden.outputs["flow_B2HW"])
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def flow_artifact(artifact_cache: Path, flow_golden: Callable[[str], FlowGolden]) -> Callable[..., Path]:
+    """The artifact of a golden flow head for its features' size, or for `height` x `width`; kept as `f3_artifact`'s."""
+    from aot_runtime.environment import this_host
+    from aot_runtime.manifest import CheckpointInfo
+    from aot_runtime.verdict import judge
+    from f3_ros.export_flowhead import export_flowhead
+
+    def get(name: str = "flowhead_k9999", **options: Any) -> Path:
+        golden = flow_golden(name)
+        options = {"height": golden.features.shape[2], "width": golden.features.shape[3], **options}
+        digest = hashlib.sha256()
+        for source in FLOW_SOURCES:
+            digest.update((ROOT / source).read_bytes())
+        for key, value in golden.state.items():
+            digest.update(key.encode() + value.numpy().tobytes())
+        host = this_host()
+        digest.update(repr((golden.options, sorted(options.items()), host.torch, sorted(host.cpu_flags))).encode())
+        path = artifact_cache / f"{name}_{digest.hexdigest()[:20]}.pt2"
+        if not path.is_file() or not judge(path, "cpu").ok:
+            checkpoint = CheckpointInfo(f"{name}.npz", "0" * 64, "Apache-2.0")
+            export_flowhead(golden.model(), path, checkpoint=checkpoint, progress=False, **options)
+        return path
+
+    return get
