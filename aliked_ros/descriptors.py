@@ -106,9 +106,9 @@ class DescriptorHead(nn.Module):
         x = (centre[:, 0, None, None] + steps).expand(-1, 3, 3)
         patch = features(y, x).to(first.weight.dtype).flatten(1)  # type: ignore[arg-type]
         # A 3x3 convolution of a 3x3 patch is one product.
-        kernel = first.weight.permute(0, 2, 3, 1).flatten(1)  # type: ignore[operator, union-attr]
+        kernel = first.weight.permute(0, 2, 3, 1).flatten(1)  # type: ignore[operator]
         hidden = F.selu(F.linear(patch, kernel, first.bias))  # type: ignore[arg-type]
-        moves = F.linear(hidden, last.weight.flatten(1), last.bias).float()  # type: ignore[arg-type, operator, union-attr]
+        moves = F.linear(hidden, last.weight.flatten(1), last.bias).float()  # type: ignore[arg-type, operator]
         limit = max(features.height, features.width) / 4
         return moves.clamp(-limit, limit).view(-1, 2, self.samples).transpose(1, 2)
 

@@ -154,7 +154,7 @@ def parity_tolerances(precision: str, score_map: bool) -> Mapping[str, Tolerance
 
 
 def self_test_tolerances(height: int, width: int) -> dict[str, float]:
-    """The self-test compares element by element, which only `checks` and `score_map` stand; the rest must be in range."""
+    """Outputs whose order is not stable are only tested to be in range; `checks` stands for them."""
     return {
         "keypoints": float(max(height, width)),
         "scores": 1.0,
