@@ -134,8 +134,8 @@ class ALIKED(nn.Module):
         size = (branches[0].shape[2], branches[0].shape[3])
         first = self.score_head[0]
         parts = [F.conv2d(x, weight) for x, weight in zip(branches, first.weight.chunk(4, dim=1))]  # type: ignore[operator]
-        total = parts[0] + sum(upsample(part, size) for part in parts[1:])
-        return torch.sigmoid(self.score_head[1:](total).float())
+        total = parts[0].float() + sum(upsample(part.float(), size) for part in parts[1:])
+        return torch.sigmoid(self.score_head[1:](total.to(first.weight.dtype)).float())  # type: ignore[arg-type]
 
     def feature_map(self, branches: list[Tensor]) -> Tensor:
         """All branches at padded full resolution, (B, D, H, W), every pixel of length 1."""
