@@ -11,15 +11,17 @@ from __future__ import annotations
 import re
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from builtin_interfaces.msg import Time
-from sensor_msgs.msg import Image
-from std_msgs.msg import Header
 
 from aot_runtime.errors import InputError
 from aot_runtime.ros import exotic
+
+if TYPE_CHECKING:  # messages of a bag are decoded here without ROS too
+    from builtin_interfaces.msg import Time
+    from sensor_msgs.msg import Image
+    from std_msgs.msg import Header
 
 NS_PER_S = 1_000_000_000
 _MAX_STAMP_NS = 2**31 * NS_PER_S - 1
@@ -82,6 +84,8 @@ def ns_to_stamp(ns: int) -> Time:
     """
     if not 0 <= ns <= _MAX_STAMP_NS:
         raise InputError(f"expected a time of 0 to 2^31 s since the epoch, found {ns} ns", "check the clocks")
+    from builtin_interfaces.msg import Time
+
     return Time(sec=int(ns // NS_PER_S), nanosec=int(ns % NS_PER_S))
 
 
@@ -222,6 +226,8 @@ def to_image(array: np.ndarray, encoding: str, header: Header | None = None) -> 
         raise InputError(f"expected a non-empty (H, W, {form.channels}) array for {encoding}, found {array.shape}")
     if array.dtype != form.dtype:
         raise InputError(f"expected {form.dtype} pixels for {encoding}, found {array.dtype}")
+    from sensor_msgs.msg import Image
+
     pixels = np.ascontiguousarray(array, dtype=form.dtype)
     msg = Image()
     if header is not None:

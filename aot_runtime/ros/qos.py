@@ -9,6 +9,8 @@ reliability per topic: `qos_overrides./f3/events.subscription.depth: 200`.
 
 from __future__ import annotations
 
+from typing import Any
+
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
@@ -31,6 +33,20 @@ def image_input_qos(depth: int = 2) -> QoSProfile:
 def output_qos(depth: int = 5) -> QoSProfile:
     """Results: reliable, so that both reliable and best-effort subscribers match."""
     return _profile(ReliabilityPolicy.RELIABLE, depth, DurabilityPolicy.VOLATILE)
+
+
+def latched_qos(depth: int = 1) -> QoSProfile:
+    """What is published once and kept for those who subscribe later (a constant CameraInfo, static transforms)."""
+    return _profile(ReliabilityPolicy.RELIABLE, depth, DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+def no_complaints() -> Any:
+    """Event callbacks of a second, latched subscription: that other publishers do not latch is no mistake there."""
+    try:
+        from rclpy.event_handler import SubscriptionEventCallbacks
+    except ImportError:  # Humble
+        from rclpy.qos_event import SubscriptionEventCallbacks
+    return SubscriptionEventCallbacks(use_default_callbacks=False)
 
 
 def overridable() -> QoSOverridingOptions:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from aot_runtime.bags import BagGuard, storage_path
 from aot_runtime.errors import InputError
 from f3_ros.events.codecs import make_decoder
 from f3_ros.events.codecs.base import Decoder
@@ -37,7 +38,7 @@ class BagReader(EventReader):
         super().__init__(path)
         self._store = event_typestore()
         self._source = storage_path(path)
-        with self._reader() as reader, _Guard(path):
+        with self._reader() as reader, BagGuard(path):
             connections = list(reader.connections)
             self._choose_topic(connections, topic)
             self.format = f"rosbag2 {self._storage_name()}"
@@ -86,7 +87,7 @@ class BagReader(EventReader):
     def _reader(self) -> Iterator[Any]:
         from rosbags.rosbag2 import Reader
 
-        with _Guard(self.path):
+        with BagGuard(self.path):
             reader = Reader(self._source)
             reader.open()
         try:
@@ -98,11 +99,11 @@ class BagReader(EventReader):
     def _messages(self) -> Iterator[Packet]:
         """All packets of the topic in recorded order."""
         with self._reader() as reader:
-            with _Guard(self.path):
+            with BagGuard(self.path):
                 connections = [c for c in reader.connections if c.topic == self.topic]
                 messages = iter(reader.messages(connections))
             while True:
-                with _Guard(self.path):
+                with BagGuard(self.path):
                     item = next(messages, None)
                 if item is None:
                     return
@@ -216,45 +217,3 @@ class BagReader(EventReader):
 def _evt3_words(payload: Any) -> np.ndarray:
     data = bytes(payload)
     return np.frombuffer(data, "<u2", len(data) // 2)
-
-
-def storage_path(path: Path) -> Path:
-    """What rosbags shall open: the bag folder, or the only storage file of a folder without metadata.yaml.
-
-    Raises:
-        InputError: the folder holds neither.
-    """
-    if path.is_file():
-        if path.suffix not in (".mcap", ".db3"):  # rosbags chooses the storage by the suffix
-            raise InputError(
-                f"expected a bag file named .mcap or .db3, found the name {path.name} for {path}", "rename the file"
-            )
-        return path
-    if (path / "metadata.yaml").is_file():
-        return path
-    files = sorted(file for file in path.iterdir() if file.suffix in (".mcap", ".db3"))
-    if len(files) != 1:
-        found = ", ".join(file.name for file in files) or "no storage file"
-        raise InputError(
-            f"expected a rosbag2 folder with metadata.yaml, found {found} in {path}",
-            "give one .mcap or .db3 file, or recreate metadata.yaml with: ros2 bag reindex",
-        )
-    return files[0]
-
-
-class _Guard:
-    """Turns whatever rosbags and its storage libraries raise on damaged bags into an InputError."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Exception) and not isinstance(error, InputError):
-            text = " ".join(str(error).split())[:200] or type(error).__name__
-            raise InputError(
-                f"expected a readable rosbag2, found an error of the library ({text}) in {self._path}",
-                "copy the bag again, or repair it with: ros2 bag reindex, or: mcap recover",
-            ) from error

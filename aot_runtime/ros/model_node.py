@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+# mypy: disable-error-code="no-untyped-call,attr-defined"
+# (rclpy is typed in part only, and re-exports without saying so)
+"""What nodes around one compiled model have in common beyond their life cycle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rclpy.clock import JumpThreshold
+from rclpy.duration import Duration
+
+from aot_runtime.ros.diagnostics import artifact_identity
+from aot_runtime.ros.node import PerceptionNode
+from aot_runtime.ros.qos import output_qos, overridable
+
+if TYPE_CHECKING:
+    from aot_runtime.compiled_model import CompiledModel
+
+_BACKWARD_JUMP = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True)
+
+
+class ModelNode(PerceptionNode):
+    """A `PerceptionNode` with outputs by name, an artifact that it introduces, and an eye on ROS time."""
+
+    def __init__(self, name: str, stages: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(name, stages, **kwargs)
+        self.outputs: dict[str, Any] = {}
+        self._jump_handle: Any = None
+
+    def add_output(self, name: str, kind: Any, topic: str = "") -> None:
+        """Makes the lifecycle publisher `outputs[name]`, on `~/<name>` unless a topic is given."""
+        self.outputs[name] = self.create_lifecycle_publisher(
+            kind, topic or f"~/{name}", output_qos(), qos_overriding_options=overridable()
+        )
+
+    def wanted(self, name: str) -> bool:
+        """Whether the output exists and somebody subscribes to it."""
+        publisher = self.outputs.get(name)
+        return publisher is not None and bool(publisher.get_subscription_count() > 0)
+
+    def remove_outputs(self) -> None:
+        """Destroys all publishers that `add_output` made."""
+        for publisher in self.outputs.values():
+            self.destroy_lifecycle_publisher(publisher)
+        self.outputs.clear()
+
+    def introduce(self, model: CompiledModel, work: str) -> None:
+        """Says on the log and in every report which artifact this is and what it does; warns of random weights."""
+        manifest = model.manifest
+        self.health.identity = artifact_identity(model)
+        if self._diagnostics is not None:
+            self._diagnostics.hardware_id = str(model.device)
+        self.get_logger().info(f"{manifest.family} {manifest.variant} {manifest.precision} on {model.device}: {work}")
+        if manifest.checkpoint.is_random:
+            text = "the artifact has random weights: its output means nothing"
+            self.health.warnings["weights"] = text
+            self.get_logger().warning(text)
+
+    def forget_model(self) -> None:
+        """Undoes `introduce`."""
+        self.health.identity = {}
+        self.health.warnings.pop("weights", None)
+
+    def watch_time(self, jumped: Callable[[], None]) -> None:
+        """Calls back, counts and warns when ROS time goes back or changes its source, until `unwatch_time`."""
+
+        def on_jump(jump: Any) -> None:
+            self.health.dropped("time_jump_ros", 1)
+            self.warn_throttled("time_jump", "ROS time went back or changed its source: the input starts anew")
+            jumped()
+
+        self._jump_handle = self.get_clock().create_jump_callback(_BACKWARD_JUMP, post_callback=on_jump)
+
+    def unwatch_time(self) -> None:
+        """Undoes `watch_time`."""
+        if self._jump_handle is not None:
+            self._jump_handle.unregister()
+            self._jump_handle = None
+
+
+def limit_threads(n: int) -> None:
+    """Threads of the model on a CPU; 0 leaves them. OpenMP keeps the count per calling thread, so each must call."""
+    if n:
+        import torch
+
+        torch.set_num_threads(n)

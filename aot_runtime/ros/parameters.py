@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A node's parameters as one table: name, default, description, and what values are allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from aot_runtime.errors import InputError
+
+if TYPE_CHECKING:  # programs without rclpy read the same tables
+    from aot_runtime.ros.node import PerceptionNode
+
+
+@dataclass(frozen=True)
+class Param:
+    """One parameter.
+
+    Attributes:
+        limits: (lowest, highest) of a number.
+        choices: the words that are allowed.
+    """
+
+    name: str
+    default: Any
+    text: str
+    limits: tuple[float, float] | None = None
+    choices: tuple[str, ...] = ()
+
+
+def declare_table(node: PerceptionNode, table: Iterable[Param]) -> None:
+    """Declares all parameters with descriptions and ranges."""
+    for param in table:
+        low, high = param.limits or (None, None)
+        node.declare(param.name, param.default, param.text, low=low, high=high, constraints=" or ".join(param.choices))
+
+
+def read_table(node: PerceptionNode, table: Iterable[Param]) -> dict[str, Any]:
+    """The values by name.
+
+    Raises:
+        InputError: a word is none of the choices; the message names the parameter.
+    """
+    table = tuple(table)
+    values = {param.name: node.value(param.name) for param in table}
+    check_choices(values, table)
+    return values
+
+
+def check_choices(values: Mapping[str, Any], table: Iterable[Param]) -> None:
+    """Raises InputError if a word is none of the choices; the message names the parameter."""
+    for param in table:
+        if param.choices and values[param.name] not in param.choices:
+            raise InputError(
+                f"expected {param.name} to be {' or '.join(param.choices)}, found '{values[param.name]}'",
+                "correct the parameter",
+            )

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which CameraInfo belongs to an image."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import Any
+
+_KEPT = 10
+
+
+class CameraInfos:
+    """The latest CameraInfo and a few before it, by stamp. Thread-safe."""
+
+    def __init__(self) -> None:
+        self.source = "none"
+        self._lock = threading.Lock()
+        self._latest: Any = None
+        self._by_stamp: OrderedDict[tuple[int, int], Any] = OrderedDict()
+
+    def add(self, info: Any) -> None:
+        """Takes a message."""
+        with self._lock:
+            self._latest = info
+            self._by_stamp[(info.header.stamp.sec, info.header.stamp.nanosec)] = info
+            while len(self._by_stamp) > _KEPT:
+                self._by_stamp.popitem(last=False)
+
+    def of(self, stamp_ns: int) -> Any | None:
+        """The message of this stamp, else the latest, else None; `source` tells which."""
+        with self._lock:
+            info = self._by_stamp.get(divmod(stamp_ns, 1_000_000_000))
+            if info is not None:
+                self.source = "of the image's stamp"
+                return info
+            self.source = "latest" if self._latest is not None else "none"
+            return self._latest
+
+    def forget_stamps(self) -> None:
+        """Time went back: the same stamps may come again with other content. The latest stays."""
+        with self._lock:
+            self._by_stamp.clear()

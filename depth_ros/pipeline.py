@@ -1,0 +1,346 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From an RGB image to depth, without ROS: what `depth_node`, `depth_offline` and tests share.
+
+Before the network, as the official Depth Anything V2 does it: scale to 0 .. 1, cubic resize (OpenCV's), mean and
+standard deviation. After it, if asked, back to the image's size with align_corners=True, as there.
+
+Two resizes, two pixel maps: the first keeps the outer edges of the image, u_n + 1/2 = (u + 1/2) * W_n / W; the second
+keeps the centres of the corner pixels, u_p = u_n * (W - 1) / (W_n - 1). Depth at the image's size is therefore not
+quite on the image's grid: at the edges it is off by (W / W_n - 1) / 2 pixels, in the centre by nothing.
+`DepthResult.grid` and `DepthResult.camera_matrix` hold for the published pixels exactly.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aot_runtime.errors import ArtifactError, InputError
+from depth_ros.camera import PixelMap, Size
+
+if TYPE_CHECKING:
+    import torch
+
+    from aot_runtime.compiled_model import CompiledModel
+    from aot_runtime.cuda_graph import CudaGraph
+
+RESOLUTIONS = ("image", "grid")
+KINDS = ("relative", "metric", "disparity")
+_RULES = {"colour_order": ("RGB",), "interpolation": ("cubic",), "resize": ("stretch", "keep_aspect"), "kind": KINDS}
+
+
+@dataclass(frozen=True)
+class DepthResult:
+    """Depth of one image.
+
+    Attributes:
+        depth: (H, W) float32; NaN where `valid` is False.
+        kind: what the numbers are: "metric" (metres along the optical axis), "relative" (like disparity, known up to
+            scale and shift; larger is nearer), or "disparity" (pixels; larger is nearer).
+        valid: (H, W) bool: the network gave a finite number that means a depth (if metric: above 0, within the range).
+        grid: from the image's pixels to those of `depth`.
+        camera_matrix: (3, 3) of the depth's grid, or None if none was given for the image.
+        warnings: sentences for a log, empty if all is well.
+    """
+
+    depth: np.ndarray
+    kind: str
+    valid: np.ndarray
+    grid: PixelMap
+    camera_matrix: np.ndarray | None = None
+    warnings: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where an image lies on the network's input.
+
+    Attributes:
+        image: the image's size.
+        inner: the size of the resized image.
+        offset: (x, y) of its first pixel on the input.
+    """
+
+    image: Size
+    inner: Size
+    offset: tuple[int, int]
+
+    @classmethod
+    def of(cls, image: Size, network: Size, keep_aspect: bool) -> Layout:
+        """Stretched over the input, or as large as fits into it with its aspect kept to a pixel, and centred."""
+        if not keep_aspect:
+            return cls(image, network, (0, 0))
+        scale = min(network[0] / image[0], network[1] / image[1])
+        inner = (max(1, round(image[0] * scale)), max(1, round(image[1] * scale)))
+        return cls(image, inner, ((network[0] - inner[0]) // 2, (network[1] - inner[1]) // 2))
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """(rows, columns) of the input that hold the image."""
+        (x, y), (width, height) = self.offset, self.inner
+        return slice(y, y + height), slice(x, x + width)
+
+
+class ImageDepthPipeline:
+    """Runs a depth artifact for RGB images. Calls of `process` wait for each other.
+
+    Args:
+        model: a loaded artifact of the family "depth", or the path of one.
+        device: where to load a path: "cpu", "cuda" or "cuda:N".
+        output_resolution: "image" resizes the depth to the image's size; "grid" leaves it as the network gives it
+            (without the padding of keep_aspect).
+        focal_baseline: pixels * metres, to turn a disparity artifact's output into metres; None or 0: as the artifact
+            says, which may be not at all.
+        max_range: metric depth beyond this [m] is invalid; 0: no limit.
+        cuda_graph: on CUDA, replay the network as one graph.
+        **options: further arguments of `load_model` for a path (allow_list, self_test, ...).
+
+    Attributes:
+        width, height: the network's input in pixels.
+        kind: of the results; see `DepthResult`.
+        keep_aspect: whether images are fitted in, not stretched.
+
+    Raises:
+        ArtifactError: the artifact is no depth network for RGB images, or its manifest asks for preprocessing that is
+            not known here.
+        InputError: an argument is not usable, or OpenCV is not installed.
+    """
+
+    def __init__(
+        self,
+        model: CompiledModel | str | os.PathLike[str],
+        device: str = "cpu",
+        *,
+        output_resolution: str = "image",
+        focal_baseline: float | None = None,
+        max_range: float = 0.0,
+        cuda_graph: bool = True,
+        **options: Any,
+    ) -> None:
+        if output_resolution not in RESOLUTIONS:
+            raise InputError(
+                f"expected output_resolution to be {' or '.join(RESOLUTIONS)}, found {output_resolution!r}"
+            )
+        _require_opencv()
+        if isinstance(model, (str, os.PathLike)):
+            from aot_runtime.compiled_model import load_model
+
+            model = load_model(model, device, **options)
+        self.model = model
+        try:
+            self._read_manifest(focal_baseline)
+        except Exception:
+            model.close()
+            raise
+        self._resize_back = output_resolution == "image"
+        self._max_range = max_range
+        self._output = model.manifest.outputs[0].name
+        self._lock = threading.Lock()
+        self._cuda = _CudaRunner(model, self._output, cuda_graph) if model.device.type == "cuda" else None
+        self._make_input()
+
+    def _read_manifest(self, focal_baseline: float | None) -> None:
+        manifest, path = self.model.manifest, self.model.path
+        told = manifest.preprocessing
+        if manifest.family != "depth":
+            raise ArtifactError(
+                f"expected an artifact of the family depth, found {manifest.family} in {path}",
+                "export one with export_dav2_to_pt2",
+            )
+        if told.get("input") != "rgb_image":
+            raise ArtifactError(
+                f"expected a depth network for RGB images, found one for {told.get('input')} in {path}",
+                "export one with export_dav2_to_pt2 --input-channels 3, or use this one in f3_node",
+            )
+        for rule, known in _RULES.items():
+            if told.get(rule) not in known:
+                raise ArtifactError(
+                    f"expected preprocessing {rule} to be {' or '.join(known)}, found {told.get(rule)!r} in {path}",
+                    "export it again with export_dav2_to_pt2 of this version",
+                )
+        try:
+            self.height, self.width = (int(side) for side in told["size"])
+            mean, std = (np.array([float(value) for value in told[name]]) for name in ("mean", "std"))
+            scale = float(told["scale"])
+            told_fb = told.get("focal_baseline")
+            self.focal_baseline = float(focal_baseline or told_fb or 0.0) or None
+            if mean.shape != (3,) or std.shape != (3,) or not (std > 0).all():
+                raise ValueError("mean and std need three numbers, std above 0")
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(
+                f"expected size, scale, mean and std in the manifest's preprocessing, found {told} in {path} "
+                f"({error!r})",
+                "export it again with export_dav2_to_pt2 of this version",
+            ) from error
+        shape = (1, 3, self.height, self.width)
+        if manifest.inputs[0].shape != shape:
+            raise ArtifactError(
+                f"expected an input of shape {shape} as the preprocessing says, found {manifest.inputs[0].shape} "
+                f"in {path}",
+                "export it again with export_dav2_to_pt2 of this version",
+            )
+        self.network_kind = str(told["kind"])
+        to_metres = self.network_kind == "disparity" and self.focal_baseline is not None
+        self.kind = "metric" if to_metres else self.network_kind
+        self.keep_aspect = told["resize"] == "keep_aspect"
+        self._input_name = manifest.inputs[0].name
+        self._gain = (scale / std).astype(np.float32)
+        self._bias = (-mean / std).astype(np.float32)
+
+    def _make_input(self) -> None:
+        """One buffer for all images: pinned on CUDA, so that the upload needs no second copy."""
+        import torch
+
+        self._input = torch.zeros((1, 3, self.height, self.width), pin_memory=self._cuda is not None)
+        self._pixels = self._input.numpy()[0]
+        self._filled: tuple[slice, slice] | None = None
+
+    def prepare(self, image: np.ndarray) -> tuple[np.ndarray, Layout]:
+        """The network's input (3, H, W) float32 for an image (h, w, 3) uint8 RGB, and where the image lies on it.
+
+        The array is the pipeline's own and changes with the next call.
+
+        Raises:
+            InputError: shape or dtype is another, or the image is empty.
+        """
+        import cv2
+
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+            raise InputError(
+                f"expected an RGB image (height, width, 3) uint8, found {image.shape} {image.dtype}",
+                "convert the image",
+            )
+        layout = Layout.of((image.shape[1], image.shape[0]), (self.width, self.height), self.keep_aspect)
+        # In float, as the official code: a cubic kernel overshoots, which 8 bits would clip and round. Not in double as
+        # there: OpenCV's float32 resize differs from that by 1e-4 of the range at most and takes a quarter of the time.
+        resized = cv2.resize(image.astype(np.float32), layout.inner, interpolation=cv2.INTER_CUBIC)
+        if layout.window != self._filled:
+            self._pixels[...] = 0.0  # the mean colour
+            self._filled = layout.window
+        rows, columns = layout.window
+        inside = self._pixels[:, rows, columns]
+        np.multiply(resized.transpose(2, 0, 1), self._gain[:, None, None], out=inside)
+        inside += self._bias[:, None, None]
+        return self._pixels, layout
+
+    def process(self, image: np.ndarray, camera_matrix: np.ndarray | None = None) -> DepthResult:
+        """Depth of one image.
+
+        Args:
+            image: (h, w, 3) uint8 RGB.
+            camera_matrix: (3, 3) of the image.
+
+        Raises:
+            InputError: the image has another shape or dtype, or is empty.
+        """
+        with self._lock:
+            _, layout = self.prepare(image)
+            raw = self._run(layout)
+        grid = PixelMap.half_pixel(layout.image, layout.inner)
+        if self._resize_back:
+            grid = grid.then(PixelMap.align_corners(layout.inner, layout.image))
+        depth, valid = self._interpret(raw)
+        n_bad = raw.size - int(np.isfinite(raw).sum())
+        return DepthResult(
+            depth=depth,
+            kind=self.kind,
+            valid=valid,
+            grid=grid,
+            camera_matrix=None if camera_matrix is None else grid.applied_to(camera_matrix),
+            warnings=(f"not finite: {n_bad} of {raw.size} pixels of the network's output",) if n_bad else (),
+        )
+
+    def _run(self, layout: Layout) -> np.ndarray:
+        """The network's output for what `prepare` left in the buffer, (H, W) float32 of the published size."""
+        import torch
+
+        def finish(output: torch.Tensor) -> torch.Tensor:
+            rows, columns = layout.window
+            inner = output.float()[:, rows, columns]
+            if not self._resize_back:
+                return inner[0].contiguous()
+            size = (layout.image[1], layout.image[0])
+            resized = torch.nn.functional.interpolate(inner[None], size, mode="bilinear", align_corners=True)
+            return resized[0, 0]
+
+        if self._cuda is not None:
+            return np.asarray(self._cuda.run(self._input, finish).numpy())
+        with torch.inference_mode():
+            return np.asarray(finish(self.model.run(**{self._input_name: self._input})[self._output]).numpy())
+
+    def _interpret(self, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Depth with NaN where it is invalid, and where it is valid."""
+        valid = np.isfinite(raw)
+        depth = raw
+        if self.kind == "metric":
+            valid &= raw > 0
+            if self.network_kind == "disparity":
+                with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                    depth = np.float32(self.focal_baseline) / raw
+                valid &= np.isfinite(depth)
+            if self._max_range:
+                valid &= depth <= np.float32(self._max_range)
+        if not valid.all():
+            depth = np.where(valid, depth, np.float32(np.nan))
+        return depth, valid
+
+    def close(self) -> None:
+        """Free the model's memory."""
+        self._cuda = None
+        self.model.close()
+
+
+class _CudaRunner:
+    """The network on a CUDA stream of its own: pinned upload, the network as one graph, pinned download."""
+
+    def __init__(self, model: CompiledModel, output: str, graph: bool) -> None:
+        import torch
+
+        self._model = model
+        self._output = output
+        self._positions = [spec.name for spec in model.manifest.outputs].index(output)
+        self._graph: CudaGraph | None = None
+        with torch.cuda.device(model.device):
+            self._stream = torch.cuda.Stream(model.device)  # type: ignore[no-untyped-call]
+            if graph:
+                try:
+                    self._graph = model.capture_cuda_graph()
+                except RuntimeError as error:  # torch's errors of a capture; our own are AotErrors of this kind too
+                    raise ArtifactError(
+                        f"expected a network that a CUDA graph can hold, found {error} in {model.path}",
+                        "set cuda_graph to false",
+                    ) from error
+                self._input = next(iter(self._graph.inputs.values()))
+            else:
+                shape = tuple(int(size) for size in model.manifest.inputs[0].shape)
+                self._input = torch.zeros(shape, device=model.device)
+            torch.cuda.synchronize()
+
+    def run(self, pinned: torch.Tensor, finish: Any) -> torch.Tensor:
+        """`finish(output)` of the network for a pinned input, in pinned memory, when the device is done."""
+        import torch
+
+        with torch.cuda.device(self._model.device), torch.cuda.stream(self._stream), torch.inference_mode():
+            self._input.copy_(pinned, non_blocking=True)
+            if self._graph is not None:
+                output = self._graph.replay()[self._output]
+            else:
+                output = self._model.run_positional([self._input])[self._positions]
+            result = finish(output)
+            host = torch.empty(result.shape, dtype=result.dtype, pin_memory=True)
+            host.copy_(result, non_blocking=True)
+            self._stream.synchronize()
+        return host
+
+
+def _require_opencv() -> None:
+    try:
+        import cv2  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            "expected OpenCV for resizing images, found no module cv2", "install python3-opencv"
+        ) from error

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Help for tests of depth from images: small artifacts, real pictures, and a node that spins in this process."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+PATIENCE_S = 20.0
+HEIGHT, WIDTH = 56, 70
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def host_digest(*texts: object) -> str:
+    """What decides whether a cached artifact is still good: the exporter's sources, torch, the CPU."""
+    import aot_runtime.export
+    from aot_runtime.environment import this_host
+
+    host = this_host()
+    digest = hashlib.sha256(repr((host.torch, sorted(host.cpu_flags), texts)).encode())
+    folder = Path(aot_runtime.export.__file__).parent
+    for name in ("export.py", "golden.py", "manifest.py", "backends/aoti.py", "backends/package.py"):
+        digest.update((folder / name).read_bytes())
+    return digest.hexdigest()[:20]
+
+
+@pytest.fixture(scope="session")
+def stand_in(artifact_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """stand_in(**preprocessing): a network whose "depth" is ten times the mean of the image's channels, 0 .. 10.
+
+    It is compiled once; other preprocessing only changes the manifest. `family` and `weights="known"` do so too.
+    """
+    import torch
+
+    from aot_runtime.backends.package import read_manifest_json, write_with_manifest
+    from aot_runtime.export import export_model
+    from aot_runtime.golden import uniform
+    from aot_runtime.manifest import CheckpointInfo, Manifest
+    from aot_runtime.verdict import judge
+
+    class Brightness(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1))
+            self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1))
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return 10 * (image * self.std + self.mean).mean(1)
+
+    base = artifact_cache / f"brightness_{host_digest('brightness 2')}.pt2"
+    if not base.is_file() or not judge(base, "cpu").ok:
+        export_model(
+            Brightness(),
+            {"image": torch.zeros(1, 3, HEIGHT, WIDTH)},
+            path=base,
+            family="depth",
+            variant="brightness",
+            task="relative_depth",
+            outputs=[("depth", "ten times the brightness", "")],
+            checkpoint=CheckpointInfo("brightness.pth", "ab" * 32, "Apache-2.0"),
+            golden_laws={"image": uniform(-2.1, 2.6)},
+            preprocessing={
+                "input": "rgb_image",
+                "input_channels": 3,
+                "size": [HEIGHT, WIDTH],
+                "patch": 14,
+                "encoder": "none",
+                "kind": "relative",
+                "max_depth": None,
+                "focal_baseline": None,
+                "colour_order": "RGB",
+                "scale": 1 / 255,
+                "mean": list(MEAN),
+                "std": list(STD),
+                "resize": "stretch",
+                "interpolation": "cubic",
+            },
+            progress=False,
+        )
+    folder = tmp_path_factory.mktemp("stand_in")
+
+    def get(*, family: str = "depth", random: bool = False, **preprocessing: Any) -> Path:
+        from dataclasses import replace
+
+        if family == "depth" and not random and not preprocessing:
+            return base
+        path = folder / f"{hashlib.sha256(repr((family, random, preprocessing)).encode()).hexdigest()[:16]}.pt2"
+        if not path.is_file():
+            manifest = Manifest.from_json(read_manifest_json(base))
+            changed = replace(
+                manifest,
+                family=family,
+                preprocessing={**manifest.preprocessing, **preprocessing},
+                checkpoint=CheckpointInfo.random(0) if random else manifest.checkpoint,
+            )
+            write_with_manifest(base, path, changed.to_json())
+        return path
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def tiny_dav2(artifact_cache: Path) -> Path:
+    """A real but tiny Depth Anything V2 with random weights, metric to 20 m, exported by its own command's function."""
+    import depth_ros
+    from aot_runtime.manifest import CheckpointInfo
+    from aot_runtime.verdict import judge
+    from depth_ros.export_dav2 import export_dav2
+    from depth_ros.model.depth_anything import DepthAnythingV2, DepthConfig
+
+    folder = Path(depth_ros.__file__).parent
+    files = sorted([*folder.glob("model/*.py"), folder / "deploy.py", folder / "export_dav2.py"])
+    sources = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    path = artifact_cache / f"tiny_dav2_{host_digest(*sources)}.pt2"
+    if not path.is_file() or not judge(path, "cpu").ok:
+        config = DepthConfig("tiny", 32, 4, 2, (0, 1, 2, 3), 16, (8, 16, 16, 16), max_depth=20.0, image_size=56)
+        export_dav2(
+            DepthAnythingV2(config).randomise(0),
+            path,
+            height=HEIGHT,
+            width=WIDTH,
+            checkpoint=CheckpointInfo.random(0),
+            kind="metric",
+            progress=False,
+        )
+    return path
+
+
+@pytest.fixture(scope="session")
+def pictures(shared: Path) -> dict[str, np.ndarray]:
+    """Real pictures and frames of the synthetic room by name, (H, W, 3) uint8 RGB."""
+    from depth_ros.frames import read_image
+
+    files = {
+        "kitti": "images/kitti_000100.png",
+        "tum": "images/tum_1311868169.163498.png",
+        "piazza": "images/piazza_san_marco_1.jpg",
+        "redwood": "multiview/redwood_rgbd/00000.jpg",
+        "room": "synthetic_room/left_00.png",
+        "room2": "synthetic_room/left_01.png",
+    }
+    return {name: read_image(shared / "data" / file) for name, file in files.items()}
+
+
+class Session:
+    """Nodes of one context that spin in the test's thread, and the messages of topics."""
+
+    def __init__(self, rclpy: Any) -> None:
+        from rclpy.executors import SingleThreadedExecutor
+
+        self.messages: dict[str, list[Any]] = defaultdict(list)
+        self._nodes: list[Any] = []
+        self._executor = SingleThreadedExecutor()
+        self.listener = self.add(rclpy.create_node("listener"))
+
+    def add(self, node: Any) -> Any:
+        """Spins this node from now on; it is destroyed at the end."""
+        self._nodes.append(node)
+        self._executor.add_node(node)
+        return node
+
+    def remove(self, node: Any) -> None:
+        """Destroys the node now."""
+        self._nodes.remove(node)
+        self._executor.remove_node(node)
+        node.destroy_node()
+
+    def listen(self, kind: Any, topic: str, qos: Any = 1000) -> list[Any]:
+        """Collects what arrives on a topic."""
+        self.listener.create_subscription(kind, topic, self.messages[topic].append, qos)
+        return self.messages[topic]
+
+    def publisher(self, kind: Any, topic: str, qos: Any = 10) -> Any:
+        """A publisher of the listener's node, once somebody subscribes to it."""
+        publisher = self.listener.create_publisher(kind, topic, qos)
+        assert self.until(publisher.get_subscription_count)
+        return publisher
+
+    def until(self, condition: Callable[[], Any], timeout_s: float = PATIENCE_S) -> bool:
+        """Spins until the condition holds; whether it did."""
+        end = time.monotonic() + timeout_s
+        while time.monotonic() < end:
+            if condition():
+                return True
+            self._executor.spin_once(timeout_sec=0.02)
+        return bool(condition())
+
+    def spin(self, seconds: float) -> None:
+        """Spins for a while."""
+        self.until(lambda: False, seconds)
+
+    def close(self) -> None:
+        """Destroys all nodes."""
+        for node in list(self._nodes):
+            self.remove(node)
+        self._executor.shutdown()
+
+
+@pytest.fixture
+def ros(monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
+    """rclpy, initialised for this process only; other processes neither hear nor disturb it."""
+    rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed")
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "OFF")
+    rclpy.init(args=[])
+    session = Session(rclpy)
+    yield session
+    session.close()
+    rclpy.try_shutdown()
+
+
+@pytest.fixture
+def depth(ros: Session, stand_in: Callable[..., Path]) -> Callable[..., Any]:
+    """depth(**parameters): a DepthNode with the relative stand-in, active unless it cannot be."""
+    from rclpy.parameter import Parameter
+
+    from depth_ros.node import DepthNode
+
+    def make(active: bool = True, cli_args: list[str] | None = None, **values: Any) -> Any:
+        given = {
+            "artifact": str(stand_in()),
+            **{name: str(v) if isinstance(v, Path) else v for name, v in values.items()},
+        }
+        overrides = [Parameter(name, value=value) for name, value in given.items()]
+        node = ros.add(DepthNode(parameter_overrides=overrides, cli_args=cli_args))
+        if active:
+            assert ros.until(lambda: node.health.state == "active")
+        return node
+
+    return make
