@@ -1,19 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 # mypy: disable-error-code="no-untyped-call,attr-defined"
 # (rclpy is typed in part only, and re-exports without saying so)
-"""Events in, F3 features out: command `f3_node`.
+"""Events in; F3 features, depth and optical flow out: command `f3_node`.
 
 | topic | type | |
 |---|---|---|
 | `~/events` | event_camera_msgs/EventPacket | in; every encoding |
+| `~/event_camera_info` | sensor_msgs/CameraInfo | in, optional; the event camera's calibration |
 | `~/features` | sensor_msgs/Image, 32FC<C> | out; stamp = ROS time of the window's end |
-| `~/event_image`, `~/feature_image` | sensor_msgs/Image, bgr8 | out; computed only while subscribed |
+| `~/relative_depth` or `~/depth` | sensor_msgs/Image, 32FC1 | out; up to scale and shift, larger is nearer; or metres |
+| `~/camera_info` | sensor_msgs/CameraInfo | out, beside the depth; the calibration for its pixels |
+| `~/flow` | sensor_msgs/Image, 32FC2 | out; pixels of this image over the interval that `~/window_info` tells |
+| `~/event_image`, `~/feature_image`, `~/depth_image`, `~/flow_image` | sensor_msgs/Image, bgr8 | out, for people |
 | `~/window_info` | diagnostic_msgs/DiagnosticStatus | out, only while subscribed; one per window |
 | `~/processed_seq` | std_msgs/UInt64 | out; all packets up to this `seq` are done; for lock-step replay |
 | `/diagnostics` | diagnostic_msgs/DiagnosticArray | out |
 
-Three threads: the executor only takes messages, one worker decodes and cuts windows, one runs the model. While
-somebody subscribes to `~/processed_seq` the decoder waits for the model, so that nothing is dropped.
+Depth and flow need an artifact each; a head runs only while somebody subscribes to what it gives, and pictures are made
+only then. Invalid values are NaN.
+
+Three threads: the executor only takes messages, one worker decodes and cuts windows, one runs the models. While
+somebody subscribes to `~/processed_seq` the decoder waits for the models, so that nothing is dropped.
 """
 
 from __future__ import annotations
@@ -25,25 +32,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
-from rclpy.clock import JumpThreshold
-from rclpy.duration import Duration
-from sensor_msgs.msg import Image
-from std_msgs.msg import Header, UInt64
+from std_msgs.msg import UInt64
 
 from aot_runtime.errors import InputError
 from aot_runtime.ros.clock import StampGuard
-from aot_runtime.ros.diagnostics import artifact_identity, count_finite
-from aot_runtime.ros.messages import ns_to_stamp, to_image
-from aot_runtime.ros.node import PerceptionNode, run_node
-from aot_runtime.ros.qos import events_qos, output_qos, overridable
+from aot_runtime.ros.diagnostics import artifact_identity
+from aot_runtime.ros.model_node import ModelNode, limit_threads
+from aot_runtime.ros.node import run_node
+from aot_runtime.ros.qos import events_qos, overridable
 from aot_runtime.ros.worker import Policy, Worker
 from f3_ros.event_messages import event_packet_type, packet_from_message
 from f3_ros.events.types import Events, Packet
 from f3_ros.events.windows import EventWindow
+from f3_ros.head_outputs import describe_heads
+from f3_ros.node_camera import CameraSource
+from f3_ros.node_outputs import NodeOutputs
 from f3_ros.parameters import declare_parameters, read_parameters
-from f3_ros.pictures import PcaBasis, event_picture
-from f3_ros.pipeline import F3Pipeline
+from f3_ros.perception import PerceptionPipeline
 from f3_ros.replay_node import PROCESSED_QOS
 from f3_ros.stream import EventStreamProcessor, StreamWindow
 
@@ -51,10 +56,11 @@ USAGE = """\
 usage: f3_node --ros-args -p artifact:=MODEL.pt2 [-r ~/events:=/event_camera/events] [--params-file f3.yaml] ...
 
 Computes F3 features of event windows (sensor_msgs/Image 32FC<C> on ~/features) from event_camera_msgs/EventPacket
-on ~/events. All parameters with their meaning and range: config/f3.yaml, or: ros2 param describe /f3 NAME
+on ~/events; with -p depth_artifact:=HEAD.pt2 also depth (32FC1 on ~/relative_depth or ~/depth), and with
+-p flow_artifact:=HEAD.pt2 optical flow (32FC2 on ~/flow).
+All parameters with their meaning and range: config/f3.yaml, or: ros2 param describe /f3 NAME
 """
 STAGES = ("receive", "decode", "infer", "publish")
-_BACKWARD_JUMP = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True)
 
 
 @dataclass(frozen=True)
@@ -71,18 +77,19 @@ class _Reset:
     """Asks the decoding thread to forget the stream."""
 
 
-class F3Node(PerceptionNode):
+class F3Node(ModelNode):
     """The lifecycle node; see the module's docstring for its topics and config/f3.yaml for its parameters."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("f3", STAGES, **kwargs)
         declare_parameters(self)
-        self._pipeline: F3Pipeline | None = None
+        self._lasting: set[str] = set()
+        self._pipeline: PerceptionPipeline | None = None
         self._processor: EventStreamProcessor | None = None
-        self._publishers_out: dict[str, Any] = {}
+        self._camera: CameraSource | None = None
+        self._results: NodeOutputs | None = None
         self._subscription: Any = None
         self._flush_timer: Any = None
-        self._jump_handle: Any = None
         self._decode_worker: Worker[_Arrival | _Flush | _Reset] | None = None
         self._infer_worker: Worker[StreamWindow] | None = None
 
@@ -91,63 +98,71 @@ class F3Node(PerceptionNode):
     def configure_family(self) -> None:
         event_packet_type()  # a missing interface package is an error of configuration
         self._settings = settings = read_parameters(self)
-        self._set_threads(settings.num_threads)
-        self._pipeline = pipeline = F3Pipeline(
-            settings.artifact, settings.device, allow_list=settings.allow_list or None, self_test=False
+        limit_threads(settings.num_threads)
+        self._pipeline = pipeline = PerceptionPipeline.load(
+            settings.artifact,
+            settings.device,
+            depth=settings.depth_artifact,
+            flow=settings.flow_artifact,
+            cuda_graph=settings.cuda_graph,
+            allow_list=settings.allow_list or None,
+            self_test=False,
         )
-        self._stream_config = stream = settings.stream(pipeline)
+        self._stream_config = stream = settings.stream(pipeline.f3)
         self._processor = EventStreamProcessor(stream)
         self._guard = StampGuard(max_age_ns=round(self.value("max_input_age") * 1e9))
         self.health.stall_s = max(3.0, 3e-6 * stream.window.duration_us)
         if self._diagnostics is not None:
             self._diagnostics.hardware_id = settings.device
         self._identify(pipeline)
+        self._camera = CameraSource(self, settings.camera_info_url)
+        self._results = NodeOutputs(self, pipeline, settings, self._camera)
         self.health.count_drops_of(self._processor.drops)
         self.health.count_drops_of(lambda: self._guard.counts)
         self.health.add_details(self._details)
-        for name, kind in (
-            ("features", Image),
-            ("event_image", Image),
-            ("feature_image", Image),
-            ("window_info", DiagnosticStatus),
-        ):
-            self._publishers_out[name] = self.create_lifecycle_publisher(
-                kind, f"~/{name}", output_qos(), qos_overriding_options=overridable()
+        self.health.add_details(self._results.details)
+        self.outputs["processed_seq"] = self.create_lifecycle_publisher(UInt64, "~/processed_seq", PROCESSED_QOS)
+
+    def _identify(self, pipeline: PerceptionPipeline) -> None:
+        """Says on the log and in every report which artifacts these are, and warns of those that mean nothing."""
+        f3, infos = pipeline.f3, pipeline.head_infos
+        channels, height, width = f3.feature_shape
+        frame = f"events of {f3.width}x{f3.height} in {f3.window_us / 1000:g} ms"
+        work = {"f3": f"{frame} -> features {width}x{height}x{channels}"}
+        for family, info in infos.items():
+            told = ", ".join(f"{key} {value}" for key, value in describe_heads({family: info}).items())
+            work[family] = f"features -> {family} {info.size[1]}x{info.size[0]} ({told})"
+        self.health.identity = {}
+        for family, model in pipeline.models.items():
+            prefix, manifest = "" if family == "f3" else f"{family} ", model.manifest
+            self.health.identity |= {f"{prefix}{key}": value for key, value in artifact_identity(model).items()}
+            self.get_logger().info(
+                f"{manifest.family} {manifest.variant} {manifest.precision} on {model.device}: {work[family]}"
             )
-        self._publishers_out["processed_seq"] = self.create_lifecycle_publisher(
-            UInt64, "~/processed_seq", PROCESSED_QOS
-        )
+            if manifest.checkpoint.is_random:
+                what = f"its {family} means" if prefix else "its features mean"
+                self._warn_lasting(f"{prefix}weights", f"the {prefix}artifact has random weights: {what} nothing")
+        for text in pipeline.warnings:
+            self._warn_lasting("backbone", text)
 
-    def _identify(self, pipeline: F3Pipeline) -> None:
-        """Says on the log and in every report which artifact this is."""
-        manifest, (channels, height, width) = pipeline.model.manifest, pipeline.feature_shape
-        self.health.identity = artifact_identity(pipeline.model)
-        self.get_logger().info(
-            f"{manifest.family} {manifest.variant} {manifest.precision} on {pipeline.model.device}: "
-            f"events of {pipeline.width}x{pipeline.height} in {pipeline.window_us / 1000:g} ms -> "
-            f"features {width}x{height}x{channels}"
-        )
-        if manifest.checkpoint.is_random:
-            text = "the artifact has random weights: its features mean nothing"
-            self.health.warnings["weights"] = text
-            self.get_logger().warning(text)
-
-    def _set_threads(self, n: int) -> None:
-        """OpenMP keeps the count per calling thread, so each thread that runs the model calls this."""
-        if n:
-            import torch
-
-            torch.set_num_threads(n)
+    def _warn_lasting(self, key: str, text: str) -> None:
+        """Warns now, and in every report until the node is cleaned up."""
+        known = self.health.warnings.get(key)
+        self.health.warnings[key] = f"{known}; {text}" if known else text
+        self._lasting.add(key)
+        self.get_logger().warning(text)
 
     def activate_family(self) -> None:
         assert self._pipeline is not None
         assert self._processor is not None
+        assert self._results is not None
+        assert self._camera is not None
         settings = self._settings
-        self._pipeline.model.self_test()
-        # The first use of a window compiles or loads the numba code, which would make the first window late.
+        self._pipeline.self_test()
+        # The first window compiles or loads numba code and captures CUDA graphs, which would make it late.
         span_us = self._stream_config.window.duration_us
         self._pipeline.process(EventWindow(0, span_us, Events.empty(), complete=True, n_received=0))
-        self._basis: PcaBasis | None = None
+        self._results.restart()
         self._threads_set = False
         self._processor.reset()
         self._guard.reset()
@@ -182,12 +197,13 @@ class F3Node(PerceptionNode):
         )
         if settings.stream_timeout >= 0 and self._stream_config.window.mode != "count":
             self._flush_timer = self.create_timer(0.01, self._flush_if_silent, clock=self._steady)
-        self._jump_handle = self.get_clock().create_jump_callback(_BACKWARD_JUMP, post_callback=self._on_time_jump)
+        self._camera.start()
+        self.watch_time(self._on_time_jump)
 
     def deactivate_family(self) -> None:
-        if self._jump_handle is not None:
-            self._jump_handle.unregister()
-            self._jump_handle = None
+        self.unwatch_time()
+        if self._camera is not None:
+            self._camera.stop()
         if self._flush_timer is not None:
             self.destroy_timer(self._flush_timer)
             self._flush_timer = None
@@ -202,15 +218,16 @@ class F3Node(PerceptionNode):
 
     def cleanup_family(self) -> None:
         self.health.forget_sources()
-        for publisher in self._publishers_out.values():
-            self.destroy_lifecycle_publisher(publisher)
-        self._publishers_out.clear()
+        self.remove_outputs()
+        self._results = self._camera = None
         if self._pipeline is not None:
             self._pipeline.close()
             self._pipeline = None
         self._processor = None
         self.health.identity = {}
-        self.health.warnings.pop("weights", None)
+        for key in self._lasting:
+            self.health.warnings.pop(key, None)
+        self._lasting.clear()
 
     def _decode_drops(self) -> dict[str, int]:
         worker = self._decode_worker
@@ -266,9 +283,7 @@ class F3Node(PerceptionNode):
             self._flushed = True
             decoder.submit(_Flush())
 
-    def _on_time_jump(self, jump: Any) -> None:
-        self.health.dropped("time_jump_ros", 1)
-        self.warn_throttled("time_jump", "ROS time went back or changed its source: the event stream starts anew")
+    def _on_time_jump(self) -> None:
         if self._decode_worker is not None:
             self._decode_worker.clear("time_jump")
             self._decode_worker.submit(_Reset())
@@ -298,8 +313,7 @@ class F3Node(PerceptionNode):
 
     def _in_lock_step(self) -> bool:
         """Whether somebody waits for our acknowledgements."""
-        publisher = self._publishers_out.get("processed_seq")
-        return publisher is not None and publisher.get_subscription_count() > 0
+        return self.wanted("processed_seq")
 
     def _acknowledge(self, seq: int) -> None:
         """Acknowledges a packet now or, if windows are still in work, when the last of them is done."""
@@ -314,7 +328,7 @@ class F3Node(PerceptionNode):
 
     def _acknowledge_if_done(self) -> None:
         if self._outstanding == 0 and self._to_acknowledge is not None:
-            self._publishers_out["processed_seq"].publish(UInt64(data=self._to_acknowledge))
+            self.outputs["processed_seq"].publish(UInt64(data=self._to_acknowledge))
             self._to_acknowledge = None
 
     def _tell_new_drops(self, processor: EventStreamProcessor) -> None:
@@ -335,43 +349,30 @@ class F3Node(PerceptionNode):
             self._window_done()
 
     def _process(self, item: StreamWindow) -> None:
-        pipeline = self._pipeline
-        if pipeline is None:
+        pipeline, results = self._pipeline, self._results
+        if pipeline is None or results is None:
             return
         if not self._threads_set:
-            self._set_threads(self._settings.num_threads)
+            limit_threads(self._settings.num_threads)
             self._threads_set = True
-        if item.width > pipeline.width or item.height > pipeline.height:
+        f3 = pipeline.f3
+        if item.width > f3.width or item.height > f3.height:
             raise InputError(
-                f"expected a sensor of at most {pipeline.width}x{pipeline.height} for {pipeline.model.path.name}, "
+                f"expected a sensor of at most {f3.width}x{f3.height} for {f3.model.path.name}, "
                 f"found packets of {item.width}x{item.height}",
                 "export a configuration for this sensor",
             )
-        result = pipeline.process(item.window, item.width, item.height)
+        result = pipeline.process(item.window, item.width, item.height, want=results.wanted())
         for warning in result.warnings:
             self.warn_throttled(warning.split()[0], warning)
         self.health.passed("infer")
-        header = Header(stamp=ns_to_stamp(item.stamp_ns), frame_id=item.frame_id)
-        features = result.features
-        image = to_image(features.transpose(1, 2, 0), f"32FC{len(features)}", header)
-        self._publishers_out["features"].publish(image)
+        published = results.publish(item, result)
         self.health.published(
             latency_from_stamp_s=(self.now_ns() - item.input_stamp_ns) * 1e-9,
             latency_from_receive_s=(time.monotonic_ns() - item.receive_ns) * 1e-9,
-            finite=count_finite(features),
+            finite=published.finite,
         )
-        if self._wanted("event_image"):
-            events = item.window.events
-            picture = event_picture(events.x, events.y, events.p, item.width, item.height)
-            self._publishers_out["event_image"].publish(to_image(picture, "bgr8", header))
-        if self._wanted("feature_image"):
-            self._basis = PcaBasis.fit(features, self._basis)
-            self._publishers_out["feature_image"].publish(to_image(self._basis.paint(features), "bgr8", header))
-        if self._wanted("window_info"):
-            self._publishers_out["window_info"].publish(window_status(item, result.n_events_used))
-
-    def _wanted(self, name: str) -> bool:
-        return bool(self._publishers_out[name].get_subscription_count() > 0)
+        results.publish_pictures(published)
 
     def _infer_failed(self, item: StreamWindow, error: Exception) -> None:
         reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
@@ -390,25 +391,6 @@ class F3Node(PerceptionNode):
             "sensor clock jumps": str(processor.clock.jumps),
             **{f"removed {cause}": str(n) for cause, n in processor.removed().items()},
         }
-
-
-def window_status(item: StreamWindow, n_used: int) -> DiagnosticStatus:
-    """What `~/window_info` carries: sensor times, event counts and whether the window is complete."""
-    window = item.window
-    values = {
-        "stamp_ns": item.stamp_ns,
-        "start_us": window.start_us,
-        "end_us": window.end_us,
-        "n_received": window.n_received,
-        "n_used": n_used,
-        "complete": str(window.complete).lower(),
-    }
-    return DiagnosticStatus(
-        level=DiagnosticStatus.OK if window.complete else DiagnosticStatus.WARN,
-        name="event window",
-        message="complete" if window.complete else "incomplete",
-        values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
-    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The live node's features from a file, without ROS: command `f3_offline`.
+"""The live node's features, depth and flow from a file, without ROS: command `f3_offline`.
 
-Packets of the file go through the same `EventStreamProcessor` and `F3Pipeline` as in `f3_node`, so the features are
-the same, byte by byte, as those the node publishes when the file is replayed to it in lock-step with recorded stamps.
+Packets of the file go through the same `EventStreamProcessor`, `PerceptionPipeline` and `finish_heads` as in `f3_node`,
+so the results are the same, byte by byte, as those the node publishes when the file is replayed to it in lock-step with
+recorded stamps.
 """
 
 from __future__ import annotations
@@ -12,17 +13,28 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
 from aot_runtime.errors import AotError, InputError
 from f3_ros.events.readers import open_events
+from f3_ros.result_files import make_sink
 from f3_ros.stream import EventStreamProcessor, StreamConfig, StreamWindow
 
 if TYPE_CHECKING:
     from f3_ros.events.types import Packet
-    from f3_ros.pipeline import F3Pipeline, F3Result
+    from f3_ros.events.windows import EventWindow
+    from f3_ros.head_outputs import HeadOptions
+    from f3_ros.perception import PerceptionPipeline, PerceptionResult
+
+Result_co = TypeVar("Result_co", covariant=True)
+
+
+class Pipeline(Protocol[Result_co]):
+    """What turns windows into results: an `F3Pipeline` or a `PerceptionPipeline`."""
+
+    def process(self, window: EventWindow, width: int, height: int) -> Result_co: ...
 
 
 def stream_windows(packets: Iterable[Packet], processor: EventStreamProcessor) -> Iterator[StreamWindow]:
@@ -34,7 +46,7 @@ def stream_windows(packets: Iterable[Packet], processor: EventStreamProcessor) -
 
 def run_file(
     file: str | Path,
-    pipeline: F3Pipeline,
+    pipeline: Pipeline[Result_co],
     config: StreamConfig,
     *,
     start_us: int = 0,
@@ -42,12 +54,12 @@ def run_file(
     packet_us: int = 4000,
     processor: EventStreamProcessor | None = None,
     **options: Any,
-) -> Iterator[tuple[StreamWindow, F3Result]]:
-    """Features of every window of a recording.
+) -> Iterator[tuple[StreamWindow, Result_co]]:
+    """The pipeline's result of every window of a recording.
 
     Args:
         file: what `open_events` reads; `options` go there (topic, camera, sensor_size).
-        pipeline: the loaded artifact.
+        pipeline: the loaded artifacts.
         config: how to cut windows; `f3_ros.parameters.stream_config` gives the node's defaults.
         start_us, duration_us, packet_us: see `EventReader.packets`; the same as in the replay for the same features.
         processor: to look at its counters afterwards; made from `config` otherwise.
@@ -62,114 +74,32 @@ def run_file(
             yield item, pipeline.process(item.window, item.width, item.height)
 
 
-class _Sink(Protocol):
-    """Takes results one by one."""
+def published_arrays(
+    pipeline: PerceptionPipeline, item: StreamWindow, result: PerceptionResult, options: HeadOptions
+) -> dict[str, np.ndarray]:
+    """What the node publishes of a window, by the names of its topics: float32 (H, W), or channels first (C, H, W)."""
+    from f3_ros.head_outputs import depth_topic, finish_heads
 
-    def add(self, index: int, item: StreamWindow, result: F3Result) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class _NpyFolder:
-    """One features_NNNNNN.npy (C, H, W) per window, and windows.npz with their times and counts."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder
-        self._rows: list[tuple[int, int, int, int, int, bool]] = []
-
-    def add(self, index: int, item: StreamWindow, result: F3Result) -> None:
-        np.save(self._folder / f"features_{index:06d}.npy", result.features)
-        self._rows.append(window_row(item, result))
-
-    def close(self) -> None:
-        columns: dict[str, Any] = window_columns(self._rows)
-        np.savez(self._folder / "windows.npz", **columns)
-
-
-class _Npz:
-    """One .npz: features (windows, C, H, W) and the windows' times and counts. Holds everything in memory."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._features: list[np.ndarray] = []
-        self._rows: list[tuple[int, int, int, int, int, bool]] = []
-
-    def add(self, index: int, item: StreamWindow, result: F3Result) -> None:
-        self._features.append(result.features)
-        self._rows.append(window_row(item, result))
-
-    def close(self) -> None:
-        features = np.stack(self._features) if self._features else np.zeros((0, 0, 0, 0), np.float32)
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        columns: dict[str, Any] = {"features": features, **window_columns(self._rows)}
-        np.savez(self._file, **columns)
-
-
-class _Bag:
-    """A rosbag2 (mcap) with the node's message on the node's topic, /f3/features. Needs no ROS."""
-
-    def __init__(self, folder: Path) -> None:
-        from rosbags.rosbag2 import StoragePlugin, Writer
-
-        from f3_ros.events.readers.bag_types import event_typestore
-
-        if folder.exists():
-            raise InputError(f"expected a new bag, found {folder}", "remove it or choose another --output")
-        self._store = event_typestore()
-        self._writer = Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP)
-        self._writer.open()
-        self._connection = self._writer.add_connection("/f3/features", "sensor_msgs/msg/Image", typestore=self._store)
-
-    def add(self, index: int, item: StreamWindow, result: F3Result) -> None:
-        types = self._store.types
-        channels, height, width = result.features.shape
-        time = types["builtin_interfaces/msg/Time"](item.stamp_ns // 10**9, item.stamp_ns % 10**9)
-        pixels = np.ascontiguousarray(result.features.transpose(1, 2, 0), "<f4")
-        image = types["sensor_msgs/msg/Image"](
-            header=types["std_msgs/msg/Header"](time, item.frame_id),
-            height=height,
-            width=width,
-            encoding=f"32FC{channels}",
-            is_bigendian=0,
-            step=width * channels * 4,
-            data=pixels.reshape(-1).view(np.uint8),
-        )
-        raw = self._store.serialize_cdr(image, "sensor_msgs/msg/Image")
-        self._writer.write(self._connection, item.stamp_ns, raw)
-
-    def close(self) -> None:
-        self._writer.close()
-
-
-def window_row(item: StreamWindow, result: F3Result) -> tuple[int, int, int, int, int, bool]:
-    """stamp_ns, start_us, end_us, n_received, n_used, complete."""
-    window = item.window
-    return (item.stamp_ns, window.start_us, window.end_us, window.n_received, result.n_events_used, window.complete)
-
-
-def window_columns(rows: Sequence[tuple[int, int, int, int, int, bool]]) -> dict[str, np.ndarray]:
-    """The rows as arrays by name."""
-    names = ("stamp_ns", "start_us", "end_us", "n_received", "n_used", "complete")
-    columns = list(zip(*rows)) if rows else [()] * len(names)
-    return {name: np.array(column, bool if name == "complete" else np.int64) for name, column in zip(names, columns)}
-
-
-def make_sink(output: Path) -> _Sink:
-    """By the name: X.npz one file, X.mcap a bag folder, anything else a folder of .npy files."""
-    if output.suffix == ".npz":
-        return _Npz(output)
-    if output.suffix == ".mcap":
-        return _Bag(output)
-    return _NpyFolder(output)
+    heads = finish_heads(pipeline, result, item.window, item.width, item.height, options)
+    arrays: dict[str, np.ndarray] = {}
+    if result.features is not None:
+        arrays["features"] = result.features
+    if heads.depth is not None:
+        arrays[depth_topic(pipeline.head_infos["depth"])] = heads.depth
+    if heads.flow is not None:
+        arrays["flow"] = heads.flow.transpose(2, 0, 1)
+    return arrays
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="f3_offline", description="F3 features of a recording, the same as the live node's."
+        prog="f3_offline", description="F3 features, depth and flow of a recording, the same as the live node's."
     )
     parser.add_argument("file", type=Path, help="recording: .raw, .dat, .aedat4, HDF5, or a rosbag2")
     parser.add_argument("--artifact", type=Path, required=True, help="model made by export_f3_to_pt2")
+    parser.add_argument("--depth", type=Path, help="depth head for its features, made by export_dav2_to_pt2")
+    parser.add_argument("--flow", type=Path, help="flow head for its features, made by export_flowhead_to_pt2")
+    parser.add_argument("--no-features", action="store_true", help="write depth and flow only")
     parser.add_argument(
         "--output", type=Path, required=True, help="folder (.npy each), FILE.npz, or FOLDER.mcap (a bag)"
     )
@@ -215,22 +145,43 @@ def _progress(total_us: int | None) -> Iterator[Any]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     with Progress(
-        TextColumn("features"), BarColumn(), TextColumn("{task.completed:.2f} s"), TimeRemainingColumn(),
+        TextColumn("windows"), BarColumn(), TextColumn("{task.completed:.2f} s"), TimeRemainingColumn(),
         console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty(),
     ) as bar:  # fmt: skip
-        task = bar.add_task("features", total=None if total_us is None else total_us * 1e-6)
+        task = bar.add_task("windows", total=None if total_us is None else total_us * 1e-6)
         yield lambda done_us: bar.update(task, completed=done_us * 1e-6)
 
 
+def _load(arguments: argparse.Namespace) -> PerceptionPipeline:
+    """The artifacts, with a word on those that mean nothing."""
+    from f3_ros.perception import PerceptionPipeline
+
+    pipeline = PerceptionPipeline.load(
+        arguments.artifact,
+        arguments.device,
+        depth=arguments.depth,
+        flow=arguments.flow,
+        allow_list=arguments.allow_list,
+    )
+    for family, model in pipeline.models.items():
+        if model.manifest.checkpoint.is_random:
+            what = "its features mean" if family == "f3" else f"its {family} means"
+            print(f"the {family} artifact has random weights: {what} nothing", file=sys.stderr)
+    for text in pipeline.warnings:
+        print(text, file=sys.stderr)
+    return pipeline
+
+
 def _run(arguments: argparse.Namespace) -> None:
-    from f3_ros.parameters import stream_config
-    from f3_ros.pipeline import F3Pipeline
+    from f3_ros.head_outputs import describe_heads
+    from f3_ros.parameters import head_options, stream_config
 
     values = _parameters(arguments.params_file, arguments.param)
-    pipeline = F3Pipeline(arguments.artifact, arguments.device, allow_list=arguments.allow_list)
-    if pipeline.model.manifest.checkpoint.is_random:
-        print("the artifact has random weights: its features mean nothing", file=sys.stderr)
-    processor = EventStreamProcessor(config := stream_config(pipeline, values))
+    if arguments.no_features and not (arguments.depth or arguments.flow):
+        raise InputError("expected something to write, found --no-features without --depth and --flow")
+    heads = head_options(values)
+    pipeline = _load(arguments)
+    processor = EventStreamProcessor(config := stream_config(pipeline.f3, values))
     options = {"topic": arguments.topic, "camera": arguments.camera, "sensor_size": arguments.sensor_size}
     if arguments.sensor_size:
         options["sensor_size"] = tuple(arguments.sensor_size)
@@ -239,7 +190,7 @@ def _run(arguments: argparse.Namespace) -> None:
         for notice in reader.metadata.get("notices", ()):
             print(notice, file=sys.stderr)
         total_us = duration_us or reader.duration_us
-    sink = make_sink(arguments.output)
+    sink = make_sink(arguments.output, describe_heads(pipeline.head_infos))
     n = used = 0
     first_us = None
     with _progress(total_us) as show:
@@ -255,7 +206,10 @@ def _run(arguments: argparse.Namespace) -> None:
         )
         try:
             for item, result in results:
-                sink.add(n, item, result)
+                arrays = published_arrays(pipeline, item, result, heads)
+                if arguments.no_features:
+                    arrays.pop("features", None)
+                sink.add(n, item, arrays, result.n_events_used)
                 n, used = n + 1, used + result.n_events_used
                 first_us = item.window.start_us if first_us is None else first_us
                 show(item.window.end_us - first_us)

@@ -101,6 +101,25 @@ class PerceptionPipeline:
                 cuda_graph=cuda_graph,
             )
 
+    @classmethod
+    def load(
+        cls,
+        artifact: str | os.PathLike[str],
+        device: str = "cpu",
+        *,
+        depth: str | os.PathLike[str] | None = None,
+        flow: str | os.PathLike[str] | None = None,
+        cuda_graph: bool = True,
+        **options: Any,
+    ) -> PerceptionPipeline:
+        """All artifacts from files; if one of them cannot be used, those loaded before are closed."""
+        f3 = F3Pipeline(artifact, device, **options)
+        try:
+            return cls(f3, depth, flow, cuda_graph=cuda_graph, **options)
+        except BaseException:
+            f3.close()
+            raise
+
     @property
     def head_infos(self) -> dict[str, HeadInfo]:
         """What the heads compute, by family."""

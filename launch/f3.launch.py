@@ -16,7 +16,10 @@ PROFILE = os.path.join(SHARE, "config", "fastdds_shm64.xml")
 ARGUMENTS = (
     # name, default, description, choices
     ("artifact", None, "model made by export_f3_to_pt2 (.pt2)", None),
+    ("depth_artifact", "", "depth head made by export_dav2_to_pt2 (.pt2); empty: no depth", None),
+    ("flow_artifact", "", "flow head made by export_flowhead_to_pt2 (.pt2); empty: no flow", None),
     ("events", "/event_camera/events", "topic of event_camera_msgs/EventPacket", None),
+    ("event_camera_info", "/event_camera/camera_info", "topic of the event camera's sensor_msgs/CameraInfo", None),
     ("params_file", os.path.join(SHARE, "config", "f3.yaml"), "parameters of the node", None),
     ("device", "cpu", "cpu, cuda or cuda:N", None),
     ("name", "f3", "name of the node", None),
@@ -57,12 +60,17 @@ def generate_launch_description():
             LaunchConfiguration("params_file"),
             {
                 "artifact": typed("artifact", str),
+                "depth_artifact": typed("depth_artifact", str),
+                "flow_artifact": typed("flow_artifact", str),
                 "device": typed("device", str),
                 "use_sim_time": typed("use_sim_time", bool),
                 "autostart": typed("autostart", bool),
             },
         ],
-        remappings=[("~/events", LaunchConfiguration("events"))],
+        remappings=[
+            ("~/events", LaunchConfiguration("events")),
+            ("~/event_camera_info", LaunchConfiguration("event_camera_info")),
+        ],
         arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
         output="screen",
         emulate_tty=True,

@@ -144,3 +144,33 @@ def replay(ros: Session) -> Callable[..., Any]:
         return ros.add(ReplayNode(cli_args=arguments, parameter_overrides=parameters(**given)))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny_heads(artifact_cache: Path) -> dict[str, str]:
+    """FlowHead and Depth Anything V2 for the features of `micro_f3`, tiny, with random weights, as node parameters."""
+    import hashlib
+    import inspect
+
+    from aot_runtime.environment import this_host
+    from aot_runtime.manifest import CheckpointInfo
+    from aot_runtime.verdict import judge
+    from depth_ros import deploy as depth_deploy
+    from depth_ros.export_dav2 import export_dav2
+    from depth_ros.model.depth_anything import DepthAnythingV2, DepthConfig
+    from f3_ros import flow_head as flow_module
+    from f3_ros.export_flowhead import export_flowhead
+
+    host = this_host()
+    digest = hashlib.sha256(repr((host.torch, sorted(host.cpu_flags))).encode())
+    for source in (depth_deploy, flow_module, inspect.getmodule(DepthAnythingV2), export_dav2, export_flowhead):
+        digest.update(inspect.getsource(source).encode())
+    paths = {name: artifact_cache / f"tiny_{name}_{digest.hexdigest()[:16]}.pt2" for name in ("depth", "flow")}
+    options: dict[str, Any] = {"checkpoint": CheckpointInfo.random(0), "progress": False}
+    if not paths["depth"].is_file() or not judge(paths["depth"], "cpu").ok:
+        config = DepthConfig("tiny", 32, 4, 2, (0, 1, 2, 3), 16, (8, 8, 16, 16), input_channels=8)
+        export_dav2(DepthAnythingV2(config).eval().randomise(0), paths["depth"], height=28, width=42, **options)
+    if not paths["flow"].is_file() or not judge(paths["flow"], "cpu").ok:
+        flow_head = flow_module.FlowHead(8, (3, 3), (2, 2), (1, 1)).eval().randomise(0)
+        export_flowhead(flow_head, paths["flow"], height=28, width=42, **options)
+    return {f"{name}_artifact": str(path) for name, path in paths.items()}

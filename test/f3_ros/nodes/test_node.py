@@ -409,7 +409,7 @@ def test_overload_drops_whole_windows_and_counts_them(
 
     node = f3(window_queue=1)
     process = node._pipeline.process
-    monkeypatch.setattr(node._pipeline, "process", lambda *a: (time.sleep(0.3), process(*a))[1])
+    monkeypatch.setattr(node._pipeline, "process", lambda *a, **k: (time.sleep(0.3), process(*a, **k))[1])
     features = ros.listen(Image, "/f3/features")
     publisher = ros.listener.create_publisher(EventPacket, "/f3/events", events_qos())
     assert ros.until(lambda: publisher.get_subscription_count() > 0)
