@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--time_ms", type=int, help=f"end of the window, in the file's own time [ms] (default {DEFAULT_TIME_MS})")
     for head, name in (("depth", "dav2"), ("flow", "flow")):
         for side in ("height", "width"):
-            add(f"--{name}_{side}", type=int, help=f"{side} of the {head} head, which must be the artifact's (its own)")
+            add(f"--{name}_{side}", type=int, help=f"{side} of the {head} head: the artifact's, or an error")
     add("--runs", type=int, default=200, help="runs to measure, 0 for none (default 200)")
     add("--warmup_runs", type=int, default=20, help="runs before the clock starts (default 20)")
     add("--camera", choices=("left", "right"), default="left", help="camera of a file with two (default left)")
@@ -294,7 +294,7 @@ def _report(
     environment: Stamp,
 ) -> None:
     """The table, or the JSON; both hold what was run, on what, and where."""
-    models = {
+    models: dict[str, dict[str, Any]] = {
         name: {
             "file": str(model.path),
             "model": f"{model.manifest.family} {model.manifest.variant}",
@@ -318,10 +318,17 @@ def _report(
         if options.json == "-":
             print(text)
             return
-        with atomic_write(options.json) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
+        try:
+            with atomic_write(options.json) as temporary:
+                temporary.write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise InputError(
+                f"expected to write {options.json}, found {error.strerror or error}", "choose another --json"
+            ) from error
     if times:
-        title = "; ".join(f"{told['model']} {told['precision']} {told['size']}" for told in models.values())
+        title = "; ".join(
+            f"{one['model']} {one['precision']} {one['size'][1]}x{one['size'][0]}" for one in models.values()
+        )
         print_times(times, title, environment)
         total = [row for row in times if row.mode == COMPILED][-1].timing
         print(f"Average inference time over {total.runs} runs: {total.mean_ms:.2f} ms")

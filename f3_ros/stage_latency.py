@@ -170,7 +170,8 @@ def print_times(times: Sequence[StageTime], title: str, environment: Stamp) -> N
     from rich.text import Text
 
     console = table_console()
-    table = Table("stage", "mode", title=Text(title), title_justify="left")
+    console.print(Text(title), soft_wrap=True)
+    table = Table("stage", "mode")
     for column in ("p50 ms", "p99 ms", "mean ms", "min ms", "max ms"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in times:
