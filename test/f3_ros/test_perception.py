@@ -288,3 +288,26 @@ def test_on_a_cpu_nothing_of_cuda_is_imported() -> None:
     code = "import sys, f3_ros.perception; print([m for m in sys.modules if 'device_stream' in m or m == 'torch'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("count", "most", "rows"),
+    [(0, 10**6, 8192), (8192, 10**6, 8192), (8193, 10**6, 16384), (200_000, 10**6, 262_144), (900_000, 10**6, 10**6)],
+)
+def test_graphs_take_padded_numbers_of_events(count: int, most: int, rows: int) -> None:
+    from f3_ros.device_stream import padded_size
+
+    assert padded_size(count, most) == rows
+    assert padded_size(5, 100) == 100
+
+
+def test_padding_is_spread_over_the_frame_and_contributes_nothing(variable_f3: F3Pipeline) -> None:
+    from f3_ros.device_stream import padding_rows
+
+    padding = padding_rows(3700, 64, 48)
+    assert (padding[:, 2] < 0).all()
+    pixels = np.rint(padding[:, :2] * (64, 48)).astype(int)
+    assert set(map(tuple, pixels.tolist())) == {(x, y) for x in range(64) for y in range(48)}
+    rows = variable_f3.tensor(window())
+    padded = variable_f3.features(np.concatenate([rows, padding]))
+    np.testing.assert_array_equal(padded, variable_f3.features(rows))
