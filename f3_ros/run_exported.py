@@ -95,6 +95,8 @@ def _run(options: argparse.Namespace, command: list[str] | None) -> None:
         _note(*reader.notices)
         pipeline = _load(options)
         try:
+            _check_sizes(options, pipeline)
+            _note(*pipeline.warnings)
             rows, told = _every(options, reader, pipeline) if options.all else _one(options, reader, pipeline)
             times = _measure(options, pipeline, rows) if options.runs else []
             _report(options, reader, pipeline, times, told, stamp(command))
@@ -120,23 +122,33 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _load(options: argparse.Namespace) -> PerceptionPipeline:
-    """The artifacts on one device, checked against the sizes that the command line tells.
+    """The artifacts on one device.
 
     Raises:
-        ArtifactError: one is missing, may not run here, is of another family or size, or does not fit the others.
+        ArtifactError: one is missing, may not run here, is of another family, or does not fit the others.
     """
     from aot_runtime.progress import Steps
     from f3_ros.perception import PerceptionPipeline
-    from f3_ros.pipeline import F3Pipeline
 
     device = options.device or _device_of(options.f3_pt2_path)
     if options.cuda_graph and not device.startswith("cuda"):
         raise InputError(f"expected a CUDA device for --cuda_graph, found {device}", "leave the flag out")
     with Steps("run_exported", 1, enabled=sys.stderr.isatty()).step("load and test the artifacts"):
-        f3 = F3Pipeline(options.f3_pt2_path, device, allow_list=options.allow_list)
-        pipeline = PerceptionPipeline(
-            f3, options.dav2_pt2_path, options.flowhead_pt2_path, allow_list=options.allow_list
+        return PerceptionPipeline.load(
+            options.f3_pt2_path,
+            device,
+            depth=options.dav2_pt2_path,
+            flow=options.flowhead_pt2_path,
+            allow_list=options.allow_list,
         )
+
+
+def _check_sizes(options: argparse.Namespace, pipeline: PerceptionPipeline) -> None:
+    """The heads must have the sizes that the command line tells; those of a head that is not there do not matter.
+
+    Raises:
+        ArtifactError: one has another.
+    """
     for family, flag in (("depth", "dav2"), ("flow", "flow")):
         head = pipeline.heads.get(family)
         given = (getattr(options, f"{flag}_height"), getattr(options, f"{flag}_width"))
@@ -150,8 +162,6 @@ def _load(options: argparse.Namespace) -> PerceptionPipeline:
                 f"--{flag}_width say, found one for {height}x{width} in {head.model.path}",
                 "leave the flags out, or export the head for that size",
             )
-    _note(*pipeline.warnings)
-    return pipeline
 
 
 def _device_of(path: Path) -> str:
