@@ -24,7 +24,6 @@ from aot_runtime.errors import InputError
 
 MAE_RANGES_M = (10.0, 20.0, 30.0)
 _MIN_DISPARITY = 1e-6
-ALIGNMENTS = ("none", "least_squares", "median")
 
 
 def eval_depth(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
