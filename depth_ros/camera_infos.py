@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which CameraInfo belongs to an image."""
+"""Which CameraInfo belongs to an image, and the CameraInfo of a camera."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from depth_ros.camera import Camera
+
+if TYPE_CHECKING:
+    from sensor_msgs.msg import CameraInfo
+    from std_msgs.msg import Header
 
 _KEPT = 10
 
@@ -41,3 +47,15 @@ class CameraInfos:
         """Time went back: the same stamps may come again with other content. The latest stays."""
         with self._lock:
             self._by_stamp.clear()
+
+
+def info_of_camera(camera: Camera, width: int, height: int, header: Header) -> CameraInfo:
+    """The message of a camera with a grid of width x height pixels, without region of interest or binning."""
+    from sensor_msgs.msg import CameraInfo
+
+    msg = CameraInfo(header=header, width=width, height=height, distortion_model=camera.model)
+    msg.d = list(camera.distortion)
+    msg.k = camera.matrix.ravel().tolist()
+    msg.r = camera.rectification.ravel().tolist()
+    msg.p = camera.projection.ravel().tolist()
+    return msg

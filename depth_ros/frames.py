@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -54,16 +55,14 @@ def open_frames(inputs: Sequence[Path], topic: str | None = None, info_topic: st
             yield from _bag_frames(path, prefix, topic, info_topic)
             continue
         for file in _image_files(path):
-            name = next(n for n in (file.stem, file.name, *_numbered(file.name)) if n not in taken)
+            name = _free_name(file, taken)
             taken.add(name)
             yield Frame(name, lambda file=file: read_image(file))  # type: ignore[misc]
 
 
-def _numbered(name: str) -> Iterator[str]:
-    n = 2
-    while True:
-        yield f"{name}_{n}"
-        n += 1
+def _free_name(file: Path, taken: set[str]) -> str:
+    candidates = chain((file.stem, file.name), (f"{file.name}_{n}" for n in count(2)))
+    return next(name for name in candidates if name not in taken)
 
 
 def _image_files(path: Path) -> list[Path]:

@@ -42,7 +42,7 @@ from aot_runtime.ros.node import run_node
 from aot_runtime.ros.qos import image_input_qos, latched_qos, no_complaints, overridable
 from aot_runtime.ros.worker import Worker
 from depth_ros.camera import Camera, camera_from_info
-from depth_ros.camera_infos import CameraInfos
+from depth_ros.camera_infos import CameraInfos, info_of_camera
 from depth_ros.parameters import declare_parameters, read_parameters
 from depth_ros.pictures import colour_depth
 from depth_ros.pipeline import DepthResult, ImageDepthPipeline
@@ -239,7 +239,7 @@ class DepthNode(ModelNode):
     def _publish_geometry(self, result: DepthResult, camera: Camera, image: np.ndarray, header: Header) -> None:
         """The published grid's camera_info, and the points."""
         height, width = result.depth.shape
-        self.outputs["camera_info"].publish(camera_message(camera, width, height, header))
+        self.outputs["camera_info"].publish(info_of_camera(camera, width, height, header))
         if not self.wanted("points"):
             return
         coloured = self._settings.points == "xyzrgb"
@@ -262,16 +262,6 @@ class DepthNode(ModelNode):
 
     def _details(self) -> dict[str, str]:
         return {"image -> depth [px]": self._sizes or "none yet", "camera_info": self._infos.source}
-
-
-def camera_message(camera: Camera, width: int, height: int, header: Header) -> CameraInfo:
-    """A camera as CameraInfo of a grid of width x height pixels, without region of interest or binning."""
-    msg = CameraInfo(header=header, width=width, height=height, distortion_model=camera.model)
-    msg.d = list(camera.distortion)
-    msg.k = camera.matrix.ravel().tolist()
-    msg.r = camera.rectification.ravel().tolist()
-    msg.p = camera.projection.ravel().tolist()
-    return msg
 
 
 def main(argv: Sequence[str] | None = None) -> int:
