@@ -7,17 +7,27 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from aot_runtime import golden as goldens
-from aot_runtime.backends.aoti import AotiRunner
+from aot_runtime.backends.tensorrt_run import EngineRejected
+from aot_runtime.container import ONNX, container_of
 from aot_runtime.errors import ArtifactError, InputError
 from aot_runtime.files import AllowList
 from aot_runtime.manifest import Manifest, TensorSpec
-from aot_runtime.verdict import Verdict, VerdictError, judge, parse_device, read_manifest, self_test_verdict
+from aot_runtime.runner import Runner, open_runner
+from aot_runtime.verdict import (
+    Verdict,
+    VerdictError,
+    judge,
+    parse_device,
+    read_manifest,
+    rejected_verdict,
+    self_test_verdict,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -38,18 +48,21 @@ def load_model(
     allow_list: AllowList | Collection[str] | str | os.PathLike[str] | None = None,
     self_test: bool = True,
     num_runners: int = 1,
+    onnx_providers: Sequence[str] = (),
 ) -> CompiledModel:
-    """Load a `.pt2` that may run here. One load at a time in a process.
+    """Load a `.pt2`, `.onnx` or `.engine` that may run here. One load at a time in a process.
 
     Args:
         device: cpu, cuda or cuda:N.
         allow_list: digests that may run: an AllowList, the path of its file, or a collection of digests.
         self_test: rerun the golden and refuse an artifact that computes something else.
         num_runners: concurrent calls of run() that may proceed at once; each has its own activation memory.
+        onnx_providers: execution providers of ONNX Runtime in order of preference (TensorrtExecutionProvider builds
+            engines of its own, which takes minutes); by default CUDA's or the CPU's, as `device` says.
 
     Raises:
         VerdictError: (an ArtifactError) it may not run here; `.verdict` has kind, code, reason and remedy.
-        ArtifactError: torch rejects the package, or an argument is wrong.
+        ArtifactError: the runtime rejects the file, or an argument is wrong.
     """
     kind, index = parse_device(device)
     if isinstance(allow_list, (str, os.PathLike)):
@@ -61,7 +74,12 @@ def load_model(
         if verdict.random_weights:
             logger.warning("%s; %s", verdict.reason, verdict.remedy)
         manifest = read_manifest(path)
-        runner = AotiRunner(path, kind, index, num_runners)
+        if onnx_providers and container_of(path) is not ONNX:
+            raise ArtifactError(f"expected a .onnx file for onnx_providers, found {path}")
+        try:
+            runner = open_runner(path, manifest, kind, index, num_runners, onnx_providers)
+        except EngineRejected as error:
+            raise VerdictError(rejected_verdict(manifest, error.reason)) from error
         model = CompiledModel(Path(path), manifest, verdict, runner, kind, index, num_runners)
         if self_test:
             try:
@@ -80,7 +98,7 @@ class CompiledModel:
         path: Path,
         manifest: Manifest,
         verdict: Verdict,
-        runner: AotiRunner,
+        runner: Runner,
         device: str,
         device_index: int,
         num_runners: int = 1,
@@ -91,7 +109,7 @@ class CompiledModel:
         self.manifest = manifest
         self.verdict = verdict
         self.device = torch.device(device, device_index) if device == "cuda" else torch.device("cpu")
-        self._runner: AotiRunner | None = runner
+        self._runner: Runner | None = runner
         self._guard: contextlib.AbstractContextManager[Any] = (
             threading.RLock() if num_runners == 1 else threading.BoundedSemaphore(num_runners)
         )
@@ -156,10 +174,15 @@ class CompiledModel:
         """This model as a CUDA graph; `sizes` fixes every dynamic dim. See cuda_graph.CudaGraph.
 
         Raises:
-            ArtifactError: the model is not on CUDA; InputError: a dynamic dim has no size or one out of range.
+            ArtifactError: the model is not on CUDA, or its runtime cannot be captured.
+            InputError: a dynamic dim has no size or one out of range.
         """
         from aot_runtime.cuda_graph import CudaGraph
 
+        if self._runner is not None and not self._runner.capturable:
+            raise ArtifactError(
+                f"expected a .pt2 or .engine to capture, found {self.path}", "use it without a CUDA graph"
+            )
         return CudaGraph(self, sizes)
 
     def close(self) -> None:

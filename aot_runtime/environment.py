@@ -41,6 +41,9 @@ class Host:
     torch: str
     cuda: str = ""
     compute_capabilities: tuple[str, ...] = ()
+    onnxruntime: str = ""
+    tensorrt: str = ""
+    tensorrt_rtx: str = ""
 
 
 @cache
@@ -54,7 +57,32 @@ def this_host() -> Host:
         torch=version,
         cuda=cuda,
         compute_capabilities=tuple(capability for _, capability in cuda_devices()),
+        onnxruntime=module_version("onnxruntime"),
+        tensorrt=module_version("tensorrt"),
+        tensorrt_rtx=module_version("tensorrt_rtx"),
     )
+
+
+def module_version(name: str) -> str:
+    """__version__ of an installed module, read from its source so that nothing is loaded; "" where it is absent.
+
+    TensorRT's modules say it in `<name>_bindings` where pip brought them, and in themselves where apt did.
+    """
+    for candidate in (f"{name}_bindings", name):
+        try:
+            spec = importlib.util.find_spec(candidate)
+        except (ImportError, ValueError):
+            continue
+        if spec is None or spec.origin is None:
+            continue
+        try:
+            text = Path(spec.origin).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            continue
+        version = re.search(r"^__version__\s*=\s*['\"]([^'\"]+)['\"]", text, re.MULTILINE)
+        if version:
+            return version.group(1)
+    return ""
 
 
 def torch_build() -> tuple[str, str]:

@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network and example inputs -> one `.pt2` that is checked against eager before it exists."""
+"""A network and example inputs -> one artifact that is checked against eager before it exists."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
 import os
-import platform
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -16,26 +14,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aot_runtime import golden as goldens
-from aot_runtime.backends import aoti, package
-from aot_runtime.environment import cpu_flags, cpu_model
+from aot_runtime.backends import aoti, onnx
+from aot_runtime.container import SUFFIXES
 from aot_runtime.errors import ExportError
-from aot_runtime.files import atomic_write
+from aot_runtime.makers import Maker, OnnxMaker, PackageMaker
 from aot_runtime.manifest import (
-    PRECISIONS,
     CheckpointInfo,
     DynamicDim,
     Golden,
     GoldenInput,
     Manifest,
-    Target,
+    OutputParity,
     TensorSpec,
 )
 from aot_runtime.parity import Tolerance, choose_tolerances, compare_outputs, require_finite
 from aot_runtime.progress import Steps
+from aot_runtime.runner import Runner
 from aot_runtime.verdict import parse_device
 
 if TYPE_CHECKING:
     import torch
+
+    from aot_runtime.engine import EngineOptions
+
+# What a network can be cast to; int8 and fp8 come from calibrated Q/DQ graphs when an engine is built.
+CAST_PRECISIONS = ("fp32", "fp16", "bf16")
 
 Output = tuple[str, str, str]
 """An output's (name, meaning, unit)."""
@@ -68,8 +71,13 @@ def export_model(
     inductor_configs: Mapping[str, Any] | None = None,
     rebuild_command: Sequence[str] = (),
     progress: bool = True,
+    onnx_options: onnx.OnnxOptions | None = None,
+    engine_options: EngineOptions | None = None,
 ) -> Manifest:
     """Export, compile, reload, compare with eager, and only then write `path`.
+
+    The suffix of `path` chooses what is made: `.pt2` by AOTInductor, `.onnx` for ONNX Runtime, `.engine` by TensorRT
+    from an ONNX file that lies in a temporary folder (or at `engine_options.keep_onnx`).
 
     The module is put into eval mode, moved to `device` and cast to `precision` **in place**: by its own method
     `cast_precision(dtype)` if it has one (to keep islands in float32), else by `.to(dtype)`. Inputs keep the dtype of
@@ -80,8 +88,8 @@ def export_model(
         module: the network; nothing of it is needed to run the artifact.
         example_inputs: name -> tensor, in the order of forward(). Only shapes and dtypes matter.
         outputs: (name, meaning, unit) of each output.
-        precision: fp32, fp16 or bf16, the dtype of weights and arithmetic.
-        device: cpu, cuda or cuda:N.
+        precision: fp32, fp16 or bf16, the dtype of weights and arithmetic; an engine can be int8 or fp8 too.
+        device: cpu, cuda or cuda:N; for an engine only where eager runs, its GPU is `engine_options.target`.
         dynamic_dims: input name -> {axis: DynamicDim}. The example's size must lie in the range.
         input_meanings: input name -> (meaning, unit).
         golden_laws: input name -> law of golden.py; by default uniform [0, 1) for float inputs.
@@ -93,6 +101,8 @@ def export_model(
         check_sizes: further sizes {dim name: size} at which parity is checked too.
         inductor_configs: options of torch._inductor.config, e.g. {"max_autotune": True}.
         rebuild_command: the command line that makes this artifact again, shown by verdicts.
+        onnx_options: opset, simplification, where large weights go; for `.onnx` and `.engine`.
+        engine_options: target, calibration, workspace ...; for `.engine`.
 
     Raises:
         ExportError: parity failed (the message names output, numbers and tolerance), an output is not finite, the
@@ -101,6 +111,42 @@ def export_model(
     """
     import torch
 
+    suffix = Path(path).suffix
+    if suffix == ".engine":
+        from aot_runtime.engine import EngineOptions, export_engine
+
+        return export_engine(
+            lambda onnx_path, onnx_precision: export_model(
+                module,
+                example_inputs,
+                path=onnx_path,
+                family=family,
+                variant=variant,
+                task=task,
+                outputs=outputs,
+                checkpoint=checkpoint,
+                precision=onnx_precision,
+                device=device,
+                preprocessing=preprocessing,
+                dynamic_dims=dynamic_dims,
+                input_meanings=input_meanings,
+                golden_laws=golden_laws,
+                golden_seed=golden_seed,
+                tolerances=tolerances,
+                check_sizes=check_sizes,
+                rebuild_command=rebuild_command,
+                progress=progress,
+                onnx_options=onnx_options,
+            ),
+            path,
+            precision,
+            engine_options or EngineOptions(),
+            tolerances=tolerances,
+            rebuild_command=rebuild_command,
+            progress=progress,
+        )
+    if suffix not in SUFFIXES:
+        raise ExportError(f"expected a file name that ends in {', '.join(SUFFIXES)}, found {path}")
     names = [name for name, _, _ in outputs]
     _check_arguments(example_inputs, names, precision)
     kind, index = parse_device(device)
@@ -108,7 +154,10 @@ def export_model(
         raise ExportError(
             f"expected CUDA device {index}, found {torch.cuda.device_count()} CUDA devices", "export with --device cpu"
         )
-    aoti.require_compiler()
+    if suffix == ".onnx":
+        onnx.require_exporter()
+    else:
+        aoti.require_compiler()
     place = torch.device(kind, index) if kind == "cuda" else torch.device("cpu")
     axes = dynamic_dims or {}
     dims = _collect_dims(example_inputs, axes)
@@ -122,7 +171,12 @@ def export_model(
     steps = Steps(f"export {family} {variant}", 5 + len(check_sizes), enabled=progress)
 
     with torch.no_grad(), _current_device(place), tempfile.TemporaryDirectory(prefix="aot_export_") as scratch:
-        compiled_path = Path(scratch) / f"{Path(path).stem}.pt2"
+        stem = Path(path).stem
+        maker: Maker = (
+            OnnxMaker(Path(scratch), stem, place, onnx_options or onnx.OnnxOptions())
+            if suffix == ".onnx"
+            else PackageMaker(Path(scratch), stem, place, inductor_configs)
+        )
         with steps.step(f"eager {precision} on {device}"):
             network = _prepare(module, names, precision, place)
             inputs = goldens.make_inputs(drawn, dtypes, golden_seed, str(place))
@@ -135,12 +189,11 @@ def export_model(
             program = _export_program(network, inputs, axes)
             output_shapes = _output_shapes(program, inputs, axes, names)
         with steps.step("compile (can take minutes)"):
-            aoti.compile_program(program, compiled_path, inductor_configs)
+            maker.compile(program, specs, names, lambda loaded: _compare(loaded, inputs, eager, chosen))
             del program
         with steps.step("reload and compare with eager"):
-            runner = aoti.AotiRunner(compiled_path, kind, index)
-            compiled = runner.run(list(inputs.values()))
-            parity = compare_outputs(eager, _aligned(align, names, eager, compiled), chosen)
+            runner = maker.runner()
+            parity, compiled = _compare(runner, inputs, eager, chosen)
         for sizes in check_sizes:
             where = ", ".join(f"{name} = {size}" for name, size in sizes.items())
             with steps.step(f"compare at {where}"):
@@ -162,7 +215,7 @@ def export_model(
                 dims=dims + tuple(dim for _, derived in output_shapes.values() for dim in derived),
                 preprocessing=dict(preprocessing or {}),
                 precision=precision,
-                target=_target(compiled_path, kind, place),
+                target=maker.target(),
                 checkpoint=checkpoint,
                 exporter=_exporter(),
                 parity=parity,
@@ -180,9 +233,19 @@ def export_model(
             text = manifest.to_json()
             # What load_model would refuse must not be written.
             parsed = Manifest.from_json(text, source=str(path))
-            with atomic_write(path) as temporary:
-                package.write_with_manifest(compiled_path, temporary, text)
+            maker.write(path, text)
     return parsed
+
+
+def _compare(
+    runner: Runner,
+    inputs: Mapping[str, torch.Tensor],
+    eager: Sequence[torch.Tensor],
+    tolerances: Mapping[str, Tolerance],
+) -> tuple[tuple[OutputParity, ...], list[torch.Tensor]]:
+    """(parity, outputs) of a compiled network on the golden inputs; raises ExportError."""
+    compiled = runner.run(list(inputs.values()))
+    return compare_outputs(eager, compiled, tolerances), compiled
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -191,8 +254,8 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def _check_arguments(example_inputs: Mapping[str, torch.Tensor], names: Sequence[str], precision: str) -> None:
-    if precision not in PRECISIONS:
-        raise ExportError(f"expected precision {', '.join(PRECISIONS)}, found {precision!r}")
+    if precision not in CAST_PRECISIONS:
+        raise ExportError(f"expected precision {', '.join(CAST_PRECISIONS)}, found {precision!r}")
     if not example_inputs:
         raise ExportError("expected one or more example inputs, found none")
     if not names or len(set(names)) != len(names):
@@ -373,27 +436,6 @@ def _output_shapes(
             shape.append(label)
         result[name] = (tuple(shape), tuple(invented))
     return result
-
-
-def _target(compiled: Path, kind: str, place: torch.device) -> Target:
-    import torch
-
-    told = package.read_metadata(compiled)
-    capability = name = ""
-    if kind == "cuda":
-        capability = ".".join(str(part) for part in torch.cuda.get_device_capability(place))
-        name = torch.cuda.get_device_name(place)
-    return Target(
-        device=kind,
-        os=sys.platform,
-        machine=platform.machine(),
-        torch=str(torch.__version__),
-        cpu_isa=told.get("AOTI_CPU_ISA", ""),
-        cpu_flags=tuple(sorted(cpu_flags())),
-        compute_capability=capability,
-        cuda=str(torch.version.cuda or "") if kind == "cuda" else "",
-        device_name=name if kind == "cuda" else cpu_model(),
-    )
 
 
 def _exporter() -> str:

@@ -12,20 +12,24 @@ from typing import TYPE_CHECKING, Any
 
 from aot_runtime.errors import AotError
 from aot_runtime.files import AllowList
-from aot_runtime.manifest import Manifest, TensorSpec
+from aot_runtime.manifest import TENSORRT_RUNTIMES, Manifest, Target, TensorSpec
 from aot_runtime.progress import table_console
 from aot_runtime.verdict import Verdict, judge_with_manifest
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+NOT_ON_DEVICE = (
+    "not checked on device: these numbers are of the ONNX graph; no GPU of the target was there when the engine was "
+    "built, so that the self-test at the first start is its first check"
+)
 EXIT_CODES = {"OK": 0, "REBUILD": 1, "REFUSE": 3}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Exit code 0 for OK, 1 for REBUILD, 3 for REFUSE, 2 for a wrong command line."""
     parser = argparse.ArgumentParser(prog="inspect_artifact", description=__doc__)
-    parser.add_argument("file", help="artifact (.pt2)")
+    parser.add_argument("file", help="artifact (.pt2, .onnx or .engine)")
     parser.add_argument("--device", help="judge for cpu, cuda or cuda:N (default: what the artifact was made for)")
     parser.add_argument("--allow-list", help="file of SHA-256 digests that may run, as sha256sum prints")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -60,6 +64,8 @@ def print_report(file: str, verdict: Verdict, manifest: Manifest | None) -> None
         console.print(_identity(file, manifest))
         console.print(_tensors(manifest))
         console.print(_quality(manifest))
+        if manifest.parity_of == "onnx":
+            console.print(Text(NOT_ON_DEVICE, style="yellow"), soft_wrap=True)
         if manifest.preprocessing:
             console.print(Text(f"preprocessing: {json.dumps(manifest.preprocessing)}"))
     colour = {"OK": "yellow" if verdict.random_weights else "green", "REBUILD": "yellow", "REFUSE": "red"}[verdict.kind]
@@ -70,8 +76,6 @@ def _identity(file: str, manifest: Manifest) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    target = manifest.target
-    gpu = f", sm {target.compute_capability}, CUDA {target.cuda}" if target.device == "cuda" else f", {target.cpu_isa}"
     weights = (
         f"RANDOM (seed {manifest.checkpoint.random_seed})"
         if manifest.checkpoint.is_random
@@ -83,12 +87,23 @@ def _identity(file: str, manifest: Manifest) -> Table:
         ("model", f"{manifest.family} {manifest.variant}: {manifest.task}"),
         ("precision", manifest.precision),
         ("weights", weights),
-        ("target", f"{target.device} ({target.device_name}{gpu}), {target.os} {target.machine}, torch {target.torch}"),
+        ("target", _target(manifest.target)),
         ("made", f"{manifest.created} by {manifest.exporter}"),
         ("rebuild", shlex.join(manifest.rebuild_command) or "(not recorded)"),
     ):
         table.add_row(label, Text(value))
     return table
+
+
+def _target(target: Target) -> str:
+    if target.runtime == "onnxruntime":
+        return f"any with onnxruntime (checked with {target.runtime_version} on {target.device}), torch {target.torch}"
+    platform = f"{target.os} {target.machine}"
+    if target.runtime:
+        library = f"{target.runtime} {target.runtime_version}"
+        return f"{target.device_name}, compute capability {target.compute_capability}, {platform}, {library}"
+    gpu = f", sm {target.compute_capability}, CUDA {target.cuda}" if target.device == "cuda" else f", {target.cpu_isa}"
+    return f"{target.device} ({target.device_name}{gpu}), {platform}, torch {target.torch}"
 
 
 def _tensors(manifest: Manifest) -> Table:
@@ -112,9 +127,10 @@ def _quality(manifest: Manifest) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        "output", "max abs error", "relative", "cosine", "tolerance", title="compiled against eager at export"
-    )
+    title = "compiled against eager at export"
+    if manifest.target.runtime in TENSORRT_RUNTIMES:
+        title = "against the ONNX file when the engine was built"
+    table = Table("output", "max abs error", "relative", "cosine", "tolerance", title=title)
     for item in manifest.parity:
         cosine = "" if item.cosine is None else f"{item.cosine:.6f}"
         cells = (item.name, f"{item.max_abs:.3g}", f"{item.max_rel:.3g}", cosine, f"{item.tolerance:.3g}")

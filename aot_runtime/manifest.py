@@ -18,7 +18,13 @@ from aot_runtime.errors import ArtifactError
 SCHEMA_VERSION = 1
 METADATA_KEY = "aot_perception.manifest"
 DTYPES = ("float32", "float16", "bfloat16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool")
-PRECISIONS = ("fp32", "fp16", "bf16")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
+TENSORRT_RUNTIMES = ("tensorrt", "tensorrt_rtx")
+RUNTIMES = ("", "onnxruntime", *TENSORRT_RUNTIMES)
+# Fields that came after the first artifacts of schema version 1; left out of the JSON where they are empty, so that
+# older readers, who refuse unknown fields, read everything that they can run.
+_LATER_FIELDS = ("file_sha256", "source_sha256", "parity_of")
+_LATER_TARGET_FIELDS = ("runtime", "runtime_version")
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,9 @@ class Target:
     Inductor compiles host code with -march=native, so `cpu_flags` (the instruction-set extensions of the CPU that
     compiled, from a fixed list, see environment.ISA_FLAGS) is what another CPU must offer; `cpu_isa` is the vector
     width that Inductor names (AOTI_CPU_ISA), kept for people.
+
+    `runtime` is what runs the file: "" AOTInductor (`.pt2`), "onnxruntime" (`.onnx`), "tensorrt" or "tensorrt_rtx"
+    (`.engine`); `runtime_version` is the version that made an engine, or that checked an ONNX file.
     """
 
     device: str
@@ -78,6 +87,8 @@ class Target:
     compute_capability: str = ""
     cuda: str = ""
     device_name: str = ""
+    runtime: str = ""
+    runtime_version: str = ""
 
 
 @dataclass(frozen=True)
@@ -132,7 +143,12 @@ class Golden:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The whole contract of one artifact."""
+    """The whole contract of one artifact.
+
+    `file_sha256` binds an engine to the manifest beside it; `source_sha256` is the digest of the ONNX file it was
+    built from. `parity_of` is "" where `parity` was measured on this very artifact, and "onnx" where it was measured
+    on the ONNX file because no device was there to run the engine: then the self-test is the first check on a device.
+    """
 
     family: str
     variant: str
@@ -150,6 +166,9 @@ class Manifest:
     rebuild_command: tuple[str, ...] = ()
     created: str = ""
     schema_version: int = SCHEMA_VERSION
+    file_sha256: str = ""
+    source_sha256: str = ""
+    parity_of: str = ""
 
     def to_json(self, indent: int | None = None) -> str:
         """ASCII JSON, so that every reader (nlohmann in C++ too) sees the same bytes.
@@ -157,8 +176,13 @@ class Manifest:
         Raises:
             ArtifactError: a number is NaN or infinite, or `preprocessing` holds something JSON has no word for.
         """
+        document = dataclasses.asdict(self)
+        for part, names in ((document, _LATER_FIELDS), (document["target"], _LATER_TARGET_FIELDS)):
+            for name in names:
+                if not part[name]:
+                    del part[name]
         try:
-            return json.dumps(dataclasses.asdict(self), indent=indent, allow_nan=False, ensure_ascii=True)
+            return json.dumps(document, indent=indent, allow_nan=False, ensure_ascii=True)
         except (TypeError, ValueError) as error:
             raise ArtifactError(
                 f"expected a manifest of finite numbers and plain JSON values, found {error}"
@@ -306,6 +330,8 @@ def _check_consistency(manifest: Manifest, source: str) -> None:
         raise _bad("manifest.precision", f"one of {', '.join(PRECISIONS)}", manifest.precision, source)
     if manifest.target.device not in ("cpu", "cuda"):
         raise _bad("manifest.target.device", "cpu or cuda", manifest.target.device, source)
+    if manifest.target.runtime not in RUNTIMES:
+        raise _bad("manifest.target.runtime", f"one of {', '.join(RUNTIMES[1:])}", manifest.target.runtime, source)
     if not 0 <= manifest.golden.seed < 1 << 64:
         raise _bad("manifest.golden.seed", "an unsigned 64-bit integer", manifest.golden.seed, source)
     _check_golden("inputs", manifest.golden.inputs, manifest.inputs, dims, source)

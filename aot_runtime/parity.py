@@ -32,6 +32,9 @@ DEFAULT_TOLERANCES: Mapping[str, Tolerance] = {
     # Fused kernels keep float32 between operations where eager rounds each result: several roundings apart.
     "fp16": Tolerance(1e-3, 2e-2, cosine=0.999),
     "bf16": Tolerance(1e-2, 6e-2, cosine=0.995),
+    # 8-bit steps: 1/127 of the largest value in int8, 1/16 of every value in fp8 (e4m3), added up over layers.
+    "int8": Tolerance(1e-2, 1e-1, cosine=0.99),
+    "fp8": Tolerance(1e-2, 1.5e-1, cosine=0.98),
 }
 
 
@@ -89,7 +92,7 @@ def _compare_one(
         raise ExportError(
             f"expected compiled output {name}{what} within {bound:.3g} of eager, found max abs error {worst:.3g} "
             f"(relative to the largest value {relative:.3g})",
-            "nothing was written; look for an operation that Inductor compiles wrongly, or pass a larger tolerance",
+            "nothing was written; look for an operation that the compiler gets wrong, or pass a larger tolerance",
         )
     if cosine is not None and tolerance.cosine is not None and cosine < tolerance.cosine:
         raise ExportError(

@@ -6,11 +6,13 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+_SECONDS_BETWEEN_LINES = 10.0
 
 
 def table_console() -> Console:
@@ -35,6 +37,9 @@ class Steps:
         self._done = 0
         self._enabled = enabled
         self._stream = stream if stream is not None else sys.stderr
+        self._show: Callable[[str], None] | None = None
+        self._label = ""
+        self._told = 0.0
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -44,7 +49,8 @@ class Steps:
             yield
             return
         label = f"{self._title} [{self._done}/{self._total}] {name}"
-        start = time.monotonic()
+        start = self._told = time.monotonic()
+        self._label = label
         outcome = "failed"
         try:
             if self._stream.isatty():
@@ -54,7 +60,18 @@ class Steps:
                 yield
             outcome = "done"
         finally:
+            self._show = None
             print(f"{label}: {outcome}, {time.monotonic() - start:.1f} s", file=self._stream, flush=True)
+
+    def detail(self, text: str) -> None:
+        """What the current step is at: beside its name on a terminal, as a line every ten seconds elsewhere."""
+        if not self._enabled:
+            return
+        if self._show is not None:
+            self._show(text)
+        elif time.monotonic() - self._told > _SECONDS_BETWEEN_LINES:
+            self._told = time.monotonic()
+            print(f"{self._label}: {text}", file=self._stream, flush=True)
 
     @contextlib.contextmanager
     def _live(self, label: str) -> Iterator[None]:
@@ -64,5 +81,6 @@ class Steps:
         columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
         console = Console(file=self._stream)
         with Progress(*columns, console=console, transient=True) as progress:
-            progress.add_task(label.replace("[", r"\["), total=None)
+            task = progress.add_task(label.replace("[", r"\["), total=None)
+            self._show = lambda text: progress.update(task, description=f"{label}: {text}".replace("[", r"\["))
             yield

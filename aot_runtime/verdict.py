@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from aot_runtime.backends import package
+from aot_runtime.backends import engine_file, package
+from aot_runtime.container import ENGINE, Container, container_of
 from aot_runtime.environment import Host, this_host
 from aot_runtime.errors import ArtifactError
 from aot_runtime.files import AllowList, permission_problem, sha256_file
-from aot_runtime.manifest import Manifest, UnsupportedSchema
+from aot_runtime.manifest import TENSORRT_RUNTIMES, Manifest, UnsupportedSchema
 
 Kind = Literal["OK", "REBUILD", "REFUSE"]
 
@@ -74,12 +75,13 @@ def judge(
     host: Host | None = None,
     check_bytes: bool = True,
 ) -> Verdict:
-    """The verdict on a `.pt2` file for a device of this machine.
+    """The verdict on a `.pt2`, `.onnx` or `.engine` file for a device of this machine.
 
     Args:
         allow_list: an AllowList, or a collection of SHA-256 digests; None accepts every digest.
         host: the machine to judge for; this one by default.
-        check_bytes: check the CRC of every member (about 1 s per GB); an allow-list makes it needless.
+        check_bytes: compare the bytes with the checksums of the file (about 1 s per GB); an allow-list makes it
+            needless, except that an engine is always compared with the manifest beside it.
     """
     file = Path(path)
     try:
@@ -105,13 +107,13 @@ def judge_with_manifest(
 
 
 def read_manifest(path: str | os.PathLike[str]) -> Manifest:
-    """The manifest inside a `.pt2`, read without torch.
+    """The manifest of an artifact, read without torch, ONNX or TensorRT.
 
     Raises:
         ArtifactError: no package, no manifest, or a malformed one; the message says which.
         OSError: the file cannot be opened.
     """
-    return Manifest.from_json(package.read_manifest_json(path), source=str(path))
+    return Manifest.from_json(container_of(path).read_manifest_json(path), source=str(path))
 
 
 def _judge(
@@ -129,9 +131,13 @@ def _judge(
         return Verdict(
             "REFUSE", "UNREADABLE", f"expected an artifact file, found {file} is no regular file", "check the path"
         )
+    container = container_of(file)
     problem = permission_problem(file)
+    if problem is None and container is ENGINE and engine_file.manifest_path(file).exists():
+        problem = permission_problem(engine_file.manifest_path(file))
     if problem is not None:
         return Verdict("REFUSE", "WORLD_WRITABLE", *problem)
+    digest = None
     if allow_list is not None:
         digest = sha256_file(file)
         if digest not in allow_list:
@@ -143,11 +149,13 @@ def _judge(
                 f"if you trust the file, add the line: {digest}  {file.name}",
             )
     try:
-        if check_bytes and allow_list is None:
-            package.check_members(file)
-        text = package.read_manifest_json(file)
+        if container is ENGINE and (check_bytes or digest is not None):
+            engine_file.check_digest(file, digest)
+        elif check_bytes and digest is None:
+            container.check_bytes(file)
+        text = container.read_manifest_json(file)
     except package.DamagedPackage as error:
-        return Verdict("REFUSE", "DAMAGED", error.reason, error.remedy)
+        return _damaged(file, container, error)
     except package.NotAPackage as error:
         return Verdict("REFUSE", "NOT_A_PACKAGE", error.reason, error.remedy)
     except package.NoManifest as error:
@@ -158,7 +166,25 @@ def _judge(
         return Verdict("REBUILD", "SCHEMA_VERSION", error.reason, error.remedy)
     except ArtifactError as error:
         return Verdict("REFUSE", "BAD_MANIFEST", error.reason, error.remedy)
+    if manifest.target.runtime not in container.runtimes:
+        return Verdict(
+            "REFUSE",
+            "BAD_MANIFEST",
+            f"expected a manifest for {container.suffix}, found one for runtime "
+            f"{manifest.target.runtime or 'AOTInductor'} in {file}",
+            "give the file the suffix that it was written with",
+        )
     return judge_manifest(manifest, device, host, str(file))
+
+
+def _damaged(file: Path, container: Container, error: package.DamagedPackage) -> Verdict:
+    """Damaged bytes are refused; an engine can be built again, by the command in the manifest beside it."""
+    if container is ENGINE:
+        try:
+            return Verdict("REBUILD", "DAMAGED", error.reason, _rebuild_remedy(read_manifest(file)))
+        except ArtifactError:
+            pass
+    return Verdict("REFUSE", "DAMAGED", error.reason, error.remedy)
 
 
 def _unreadable(file: Path, error: OSError) -> Verdict:
@@ -168,51 +194,16 @@ def _unreadable(file: Path, error: OSError) -> Verdict:
 
 def judge_manifest(manifest: Manifest, device: str, host: Host, file: str) -> Verdict:
     """The part of the verdict that needs only the manifest and the machine; driven by test/data/verdict_cases.json."""
-    target = manifest.target
     kind, index = parse_device(device)
-    rebuild = _rebuild_remedy(manifest)
-
-    def rebuild_for(code: str, expected: str, found: str) -> Verdict:
-        return Verdict("REBUILD", code, f"expected {expected}, found an artifact for {found} in {file}", rebuild)
-
-    if target.device != kind:
-        return Verdict(
-            "REBUILD",
-            "DEVICE_KIND",
-            f"expected an artifact for device {kind}, found one for {target.device} in {file}",
-            f"load it with device {target.device}, or export it again with --device {kind}",
-        )
-    if target.os != host.os:
-        return rebuild_for("OS", f"operating system {host.os}", target.os)
-    if target.machine != host.machine:
-        return rebuild_for("MACHINE", f"machine type {host.machine}", target.machine)
-    if _major_minor(target.torch) != _major_minor(host.torch):
-        return rebuild_for("TORCH_VERSION", f"torch {host.torch or '(not installed)'}", f"torch {target.torch}")
-    if kind == "cuda":
-        if index >= len(host.compute_capabilities):
-            return Verdict(
-                "REFUSE",
-                "NO_DEVICE",
-                f"expected CUDA device {index}, found {len(host.compute_capabilities)} CUDA devices here (for {file})",
-                "check the driver with nvidia-smi, or export the model for the CPU with --device cpu",
-            )
-        if target.cuda.split(".")[0] != host.cuda.split(".")[0]:
-            return rebuild_for("CUDA_VERSION", f"CUDA {host.cuda or '(a CPU build of torch)'}", f"CUDA {target.cuda}")
-        if target.compute_capability != host.compute_capabilities[index]:
-            return rebuild_for(
-                "COMPUTE_CAPABILITY",
-                f"compute capability {host.compute_capabilities[index]}",
-                f"compute capability {target.compute_capability}",
-            )
-    missing = sorted(set(target.cpu_flags) - host.cpu_flags)
-    if missing:
-        return Verdict(
-            "REBUILD",
-            "CPU_ISA",
-            f"expected code for this CPU, found {file} compiled for {target.cpu_isa or 'a CPU'} that uses "
-            f"{', '.join(missing)}, which this CPU lacks",
-            rebuild,
-        )
+    target = manifest.target
+    if target.runtime == "onnxruntime":
+        found = _judge_onnx(manifest, kind, index, host, file)
+    elif target.runtime in TENSORRT_RUNTIMES:
+        found = _judge_engine(manifest, kind, index, host, file)
+    else:
+        found = _judge_package(manifest, kind, index, host, file)
+    if found is not None:
+        return found
     if manifest.checkpoint.is_random:
         return Verdict(
             "OK",
@@ -222,6 +213,139 @@ def judge_manifest(manifest: Manifest, device: str, host: Host, file: str) -> Ve
             "export it with --checkpoint to get real output",
         )
     return Verdict("OK", "OK", f"{file} may run here")
+
+
+def _judge_package(manifest: Manifest, kind: str, index: int, host: Host, file: str) -> Verdict | None:
+    """What keeps a `.pt2` from running, or None."""
+    target = manifest.target
+    found = _other_device(manifest, kind, file) or _other_platform(manifest, host, file)
+    if found is not None:
+        return found
+    if _major_minor(target.torch) != _major_minor(host.torch):
+        return _rebuild_for(
+            manifest, file, "TORCH_VERSION", f"torch {host.torch or '(not installed)'}", f"torch {target.torch}"
+        )
+    if kind == "cuda":
+        if index >= len(host.compute_capabilities):
+            return _no_device(index, host, file)
+        if target.cuda.split(".")[0] != host.cuda.split(".")[0]:
+            return _rebuild_for(
+                manifest,
+                file,
+                "CUDA_VERSION",
+                f"CUDA {host.cuda or '(a CPU build of torch)'}",
+                f"CUDA {target.cuda}",
+            )
+        found = _other_capability(manifest, index, host, file)
+        if found is not None:
+            return found
+    missing = sorted(set(target.cpu_flags) - host.cpu_flags)
+    if missing:
+        return Verdict(
+            "REBUILD",
+            "CPU_ISA",
+            f"expected code for this CPU, found {file} compiled for {target.cpu_isa or 'a CPU'} that uses "
+            f"{', '.join(missing)}, which this CPU lacks",
+            _rebuild_remedy(manifest),
+        )
+    return None
+
+
+def _judge_onnx(manifest: Manifest, kind: str, index: int, host: Host, file: str) -> Verdict | None:
+    """What keeps an ONNX file from running, or None: it is data, and runs wherever ONNX Runtime does."""
+    if not host.onnxruntime:
+        return Verdict(
+            "REFUSE",
+            "RUNTIME_MISSING",
+            f"expected onnxruntime to run {file}, found it not installed",
+            "run pip install onnxruntime (or onnxruntime-gpu)",
+        )
+    if kind == "cuda" and index >= len(host.compute_capabilities):
+        return _no_device(index, host, file)
+    return None
+
+
+def _judge_engine(manifest: Manifest, kind: str, index: int, host: Host, file: str) -> Verdict | None:
+    """What keeps an engine from running, or None: it is bound to the TensorRT, the GPU and the platform."""
+    target = manifest.target
+    found = _other_device(manifest, kind, file) or _other_platform(manifest, host, file)
+    if found is not None:
+        return found
+    version = host.tensorrt if target.runtime == "tensorrt" else host.tensorrt_rtx
+    if not version:
+        other, other_version = (
+            ("tensorrt_rtx", host.tensorrt_rtx) if target.runtime == "tensorrt" else ("tensorrt", host.tensorrt)
+        )
+        return Verdict(
+            "REBUILD",
+            "RUNTIME_MISSING",
+            f"expected {target.runtime} {target.runtime_version} to run {file}, found "
+            f"{f'only {other} {other_version}' if other_version else 'no TensorRT'} installed",
+            f"install {target.runtime} {target.runtime_version}, or {_rebuild_remedy(manifest)}",
+        )
+    if not _same_version(target.runtime_version, version):
+        return _rebuild_for(
+            manifest,
+            file,
+            "RUNTIME_VERSION",
+            f"{target.runtime} {version}",
+            f"{target.runtime} {target.runtime_version}",
+        )
+    if index >= len(host.compute_capabilities):
+        return _no_device(index, host, file)
+    return _other_capability(manifest, index, host, file)
+
+
+def _other_device(manifest: Manifest, kind: str, file: str) -> Verdict | None:
+    target = manifest.target
+    if target.device == kind:
+        return None
+    again = f", or export it again with --device {kind}" if not target.runtime else ""
+    return Verdict(
+        "REBUILD",
+        "DEVICE_KIND",
+        f"expected an artifact for device {kind}, found one for {target.device} in {file}",
+        f"load it with device {target.device}{again}",
+    )
+
+
+def _other_platform(manifest: Manifest, host: Host, file: str) -> Verdict | None:
+    target = manifest.target
+    if target.os != host.os:
+        return _rebuild_for(manifest, file, "OS", f"operating system {host.os}", target.os)
+    if target.machine != host.machine:
+        return _rebuild_for(manifest, file, "MACHINE", f"machine type {host.machine}", target.machine)
+    return None
+
+
+def _other_capability(manifest: Manifest, index: int, host: Host, file: str) -> Verdict | None:
+    here, there = host.compute_capabilities[index], manifest.target.compute_capability
+    if here == there:
+        return None
+    return _rebuild_for(
+        manifest, file, "COMPUTE_CAPABILITY", f"compute capability {here}", f"compute capability {there}"
+    )
+
+
+def _no_device(index: int, host: Host, file: str) -> Verdict:
+    return Verdict(
+        "REFUSE",
+        "NO_DEVICE",
+        f"expected CUDA device {index}, found {len(host.compute_capabilities)} CUDA devices here (for {file})",
+        "check the driver with nvidia-smi, or export the model for the CPU with --device cpu",
+    )
+
+
+def _rebuild_for(manifest: Manifest, file: str, code: str, expected: str, found: str) -> Verdict:
+    reason = f"expected {expected}, found an artifact for {found} in {file}"
+    return Verdict("REBUILD", code, reason, _rebuild_remedy(manifest))
+
+
+def _same_version(made_with: str, here: str) -> bool:
+    """Whether the parts that both versions name are equal, three at least: apt says 10.3.0 where pip says 10.3.0.26."""
+    left, right = made_with.split("."), here.split(".")
+    count = min(len(left), len(right))
+    return count >= 3 and left[:count] == right[:count]
 
 
 def _major_minor(version: str) -> list[str]:
@@ -242,3 +366,8 @@ def self_test_verdict(manifest: Manifest, file: str, output: str, text: str, non
         f"self-test of {file}: expected output {output} to be {text}",
         _rebuild_remedy(manifest),
     )
+
+
+def rejected_verdict(manifest: Manifest, reason: str) -> Verdict:
+    """The verdict when TensorRT refuses an engine that manifest and digest vouch for."""
+    return Verdict("REBUILD", "ENGINE_REJECTED", reason, _rebuild_remedy(manifest))

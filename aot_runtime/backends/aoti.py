@@ -133,6 +133,8 @@ def _require_shared_runtime(path: Path) -> None:
 class AotiRunner:
     """One loaded package. Outputs are new tensors, in the order of the exported program."""
 
+    capturable = True
+
     def __init__(
         self, path: str | os.PathLike[str], device: str = "cpu", device_index: int = 0, num_runners: int = 1
     ) -> None:

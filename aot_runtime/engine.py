@@ -1,0 +1,446 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ONNX artifact -> TensorRT engine with the contract of every artifact.
+
+The ONNX file brings the manifest with the golden that eager PyTorch computed. The graph is changed to the precision
+asked for (explicit casts, or quantise/dequantise pairs), run in ONNX Runtime on the golden inputs and compared with
+the graph as it was, and only then built. Where the GPU is here the engine is run too; elsewhere the manifest says that
+it was not, and the self-test on activation is its first run.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.util
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aot_runtime import golden as goldens
+from aot_runtime.backends import engine_file, mixed_precision, onnx_file, quantise, tensorrt, tensorrt_build
+from aot_runtime.backends.onnx import OnnxRunner
+from aot_runtime.calibration import Sample, read_samples
+from aot_runtime.environment import cuda_devices
+from aot_runtime.errors import ArtifactError, ExportError
+from aot_runtime.files import sha256_file
+from aot_runtime.manifest import (
+    PRECISIONS,
+    DynamicDim,
+    Golden,
+    Manifest,
+    OutputParity,
+    Target,
+    TensorSpec,
+)
+from aot_runtime.parity import Tolerance, choose_tolerances, compare_outputs
+from aot_runtime.progress import Steps
+from aot_runtime.verdict import judge, read_manifest
+
+if TYPE_CHECKING:
+    import torch
+
+    from aot_runtime.runner import Runner
+
+_CAST = ("fp16", "bf16")
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How to build an engine.
+
+    Attributes:
+        target: GPU as "sm_89"; None for the one of this machine.
+        runtime: tensorrt or tensorrt_rtx; None: tensorrt where the target's GPU is here, else tensorrt_rtx.
+        sizes: dynamic dim -> (smallest, usual, largest) size; by default the dim's range and the golden's size.
+        workspace_gb: scratch memory that kernels may use (10^9 bytes); None leaves it to TensorRT.
+        optimization_level: 0 to 5; None for TensorRT's default.
+        timing_cache: file of kernel timings; None for one in the user's cache folder (TensorRT only).
+        calib_data: file, folder or pattern of calibration inputs, see calibration.read_samples().
+        calib_batches: at most so many samples of it.
+        samples: calibration inputs in memory, instead of `calib_data`.
+        quantiser: modelopt or onnxruntime; None: modelopt where it is installed.
+        quantise_exclude: names of ONNX nodes that stay in fp32.
+        keep_onnx: where export_model leaves the ONNX file; None for a temporary one.
+        wait: wait for another process that builds the same file, and take its engine if it is the one asked for.
+    """
+
+    target: str | None = None
+    runtime: str | None = None
+    sizes: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
+    workspace_gb: float | None = None
+    optimization_level: int | None = None
+    timing_cache: str | None = None
+    calib_data: str | None = None
+    calib_batches: int = 32
+    samples: Sequence[Sample] = ()
+    quantiser: str | None = None
+    quantise_exclude: Sequence[str] = ()
+    keep_onnx: str | None = None
+    wait: bool = True
+
+
+def export_engine(
+    export_onnx: Callable[[Path, str], Manifest],
+    path: str | os.PathLike[str],
+    precision: str,
+    options: EngineOptions,
+    *,
+    tolerances: Tolerance | Mapping[str, Tolerance] | None = None,
+    rebuild_command: Sequence[str] = (),
+    progress: bool = True,
+) -> Manifest:
+    """The engine of a network: an ONNX file by `export_onnx(path, precision)`, then build_engine().
+
+    An fp16 network is cast by itself (with its islands in fp32); bf16, int8 and fp8 come from the fp32 graph, since
+    ONNX Runtime has no bf16 kernels on a CPU to check another one with.
+
+    Raises:
+        ExportError, as export_model and build_engine.
+    """
+    _check_precision(precision)
+    _check_library(options)
+    with tempfile.TemporaryDirectory(prefix="aot_export_") as scratch:
+        onnx_path = Path(options.keep_onnx or Path(scratch) / f"{Path(path).stem}.onnx")
+        if onnx_path.suffix != ".onnx":
+            raise ExportError(f"expected a name that ends in .onnx for the ONNX file, found {onnx_path}")
+        export_onnx(onnx_path, precision if precision == "fp16" else "fp32")
+        return build_engine(
+            onnx_path,
+            path,
+            precision,
+            options,
+            tolerances=tolerances,
+            rebuild_command=rebuild_command,
+            progress=progress,
+        )
+
+
+def build_engine(
+    onnx_path: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    precision: str | None = None,
+    options: EngineOptions | None = None,
+    *,
+    tolerances: Tolerance | Mapping[str, Tolerance] | None = None,
+    rebuild_command: Sequence[str] = (),
+    progress: bool = True,
+) -> Manifest:
+    """Build `path` (`.engine`, and `.engine.json` beside it) from an ONNX artifact.
+
+    Args:
+        precision: fp32, fp16, bf16, int8 or fp8; None for that of the ONNX file, which must be fp32 for another one.
+        tolerances: against the ONNX file, for all outputs or by name; by default DEFAULT_TOLERANCES[precision].
+
+    Raises:
+        ExportError: the ONNX file is no artifact, its graph at this precision computes something else than eager, or
+            TensorRT cannot build it. What was at `path` before stays.
+        InputError: the calibration data is unusable.
+    """
+    options = options or EngineOptions()
+    source = Path(onnx_path)
+    if Path(path).suffix != ".engine":
+        raise ExportError(f"expected a file name that ends in .engine, found {path}")
+    manifest = _read_source(source)
+    chosen = precision or manifest.precision
+    _check_precision(chosen)
+    if chosen != manifest.precision and manifest.precision != "fp32":
+        raise ExportError(
+            f"expected an fp32 ONNX file to build {chosen} from, found {manifest.precision} in {source}",
+            f"export the ONNX file with --precision fp32, or build with --precision {manifest.precision}",
+        )
+    library = _check_library(options)
+    capability = tensorrt.parse_target(options.target) if options.target else tensorrt.own_target()
+    ranges = _ranges(manifest, options.sizes)
+    steps = Steps(f"build {Path(path).name}", 4, enabled=progress)
+    with engine_file.build_lock(path, wait=options.wait) as waited, tempfile.TemporaryDirectory() as scratch:
+        digest = sha256_file(source)
+        if waited:
+            finished = _finished(path, digest, chosen, capability, library.name)
+            if finished is not None:
+                return finished
+        with steps.step(f"{chosen} graph"):
+            graph, simulated = _make_graph(source, Path(scratch), manifest, chosen, options)
+        with steps.step("run it in onnxruntime"):
+            bounds = choose_tolerances([spec.name for spec in manifest.outputs], chosen, tolerances)
+            reference = _reference(source, manifest)
+            parity, outputs = manifest.parity, reference
+            if simulated != source:
+                parity, outputs = _compare(
+                    OnnxRunner(simulated, optimize=chosen != "fp8"), manifest, reference, bounds, f" of {chosen}"
+                )
+        with steps.step(f"{library.name} {library.version} for {tensorrt.target_name(capability)}"):
+            settings = tensorrt_build.BuildSettings(
+                capability=capability,
+                profile=_profile(manifest, ranges),
+                workspace_bytes=None if options.workspace_gb is None else int(options.workspace_gb * 1e9),
+                optimization_level=options.optimization_level,
+                timing_cache=_timing_cache(options, library, capability),
+            )
+            built = tensorrt_build.build(library, graph, settings, steps.detail)
+            _check_tensors(built, manifest, source)
+        made = replace(
+            manifest,
+            dims=tuple(
+                DynamicDim(dim.name, ranges[dim.name][0], ranges[dim.name][2]) if dim.name in ranges else dim
+                for dim in manifest.dims
+            ),
+            precision=chosen,
+            target=_target(library, capability, manifest),
+            parity=parity,
+            golden=_golden(manifest, outputs, parity),
+            rebuild_command=tuple(rebuild_command),
+            created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            file_sha256=_sha256(built.engine),
+            source_sha256=digest,
+            parity_of="onnx",
+        )
+        with steps.step(f"write {path}"):
+            made = _run_here(built.engine, Path(scratch), made, manifest, reference, bounds)
+            # What load_model would refuse must not be written.
+            parsed = Manifest.from_json(made.to_json(), source=str(path))
+            engine_file.write(path, built.engine, made.to_json(indent=2))
+    return parsed
+
+
+def _check_precision(precision: str) -> None:
+    if precision not in PRECISIONS:
+        raise ExportError(f"expected precision {', '.join(PRECISIONS)}, found {precision!r}")
+
+
+def _check_library(options: EngineOptions) -> tensorrt.TensorRt:
+    """The library that builds; found before the time for an export is spent."""
+    for name in ("onnx", "onnxruntime"):
+        if importlib.util.find_spec(name) is None:
+            raise ExportError(
+                f"expected the Python package {name} to build an engine, found none", f"pip install {name}"
+            )
+    capability = tensorrt.parse_target(options.target) if options.target else tensorrt.own_target()
+    try:
+        return tensorrt.choose(capability, options.runtime)
+    except ArtifactError as error:
+        raise ExportError(error.reason, error.remedy) from error
+
+
+def _read_source(source: Path) -> Manifest:
+    verdict = judge(source, "cpu") if source.suffix == ".onnx" else None
+    if verdict is None:
+        raise ExportError(f"expected a .onnx artifact, found {source}", "export the model with --format onnx")
+    if not verdict.ok:
+        raise ExportError(f"{verdict.code}: {verdict.reason}", verdict.remedy)
+    return read_manifest(source)
+
+
+def _ranges(manifest: Manifest, given: Mapping[str, tuple[int, int, int]]) -> dict[str, tuple[int, int, int]]:
+    """Dynamic dim of an input -> (smallest, usual, largest)."""
+    usual = {
+        want: size
+        for spec, item in zip(manifest.inputs, manifest.golden.inputs)
+        for want, size in zip(spec.shape, item.shape)
+        if isinstance(want, str)
+    }
+    unknown = sorted(set(given) - set(usual))
+    if unknown:
+        raise ExportError(f"expected sizes of dynamic dims {sorted(usual)}, found {unknown[0]}")
+    ranges = {}
+    for name, golden_size in usual.items():
+        dim = manifest.dim(name)
+        low, middle, high = given.get(name, (dim.min, golden_size, dim.max))
+        if not dim.min <= low <= middle <= high <= dim.max:
+            raise ExportError(
+                f"expected smallest <= usual <= largest size of {name} within {dim.min} .. {dim.max}, "
+                f"found {low}, {middle}, {high}"
+            )
+        if not low <= golden_size <= high:
+            raise ExportError(
+                f"expected sizes of {name} around {golden_size}, at which the self-test runs, found {low} .. {high}"
+            )
+        ranges[name] = (low, middle, high)
+    return ranges
+
+
+def _profile(manifest: Manifest, ranges: Mapping[str, tuple[int, int, int]]) -> dict[str, tensorrt_build.Range]:
+    def shape(spec: TensorSpec, which: int) -> tuple[int, ...]:
+        return tuple(ranges[size][which] if isinstance(size, str) else size for size in spec.shape)
+
+    return {
+        spec.name: (shape(spec, 0), shape(spec, 1), shape(spec, 2))
+        for spec in manifest.inputs
+        if any(isinstance(size, str) for size in spec.shape)
+    }
+
+
+def _make_graph(
+    source: Path, scratch: Path, manifest: Manifest, precision: str, options: EngineOptions
+) -> tuple[Path, Path]:
+    """(the graph to build, the graph that ONNX Runtime can run on a CPU with the same numbers)."""
+    if precision == manifest.precision:
+        return source, source
+    import onnx
+
+    graph = scratch / "graph.onnx"
+    if precision in _CAST:
+        _require_inline(source, precision)
+        simulated = scratch / "simulated.onnx"
+        for target, simulate in ((graph, False), (simulated, True)):
+            model = onnx.load(str(source))
+            count = mixed_precision.cast_products(model, precision, simulate=simulate)
+            if not count:
+                raise ExportError(
+                    f"expected convolutions or matrix products to cast, found none in {source}",
+                    "build with --precision fp32",
+                )
+            onnx.save(model, str(target))
+        return graph, simulated
+    samples = list(options.samples)
+    if not samples:
+        if options.calib_data is None:
+            raise ExportError(f"expected calibration data for {precision}, found none", "give --calib-data")
+        samples = read_samples(options.calib_data, manifest.inputs, manifest.dims, options.calib_batches)
+    quantise.quantise(source, graph, precision, samples, tool=options.quantiser, exclude=options.quantise_exclude)
+    return graph, graph
+
+
+def _require_inline(source: Path, precision: str) -> None:
+    if onnx_file.external_file(source) is not None:
+        raise ExportError(
+            f"expected an ONNX file with its weights inside to cast to {precision}, found weights beside {source}",
+            f"export the network itself with --precision {precision}",
+        )
+
+
+def _golden_inputs(manifest: Manifest, device: str) -> list[torch.Tensor]:
+    dtypes = {spec.name: spec.dtype for spec in manifest.inputs}
+    return list(goldens.make_inputs(manifest.golden.inputs, dtypes, manifest.golden.seed, device).values())
+
+
+def _reference(source: Path, manifest: Manifest) -> list[torch.Tensor]:
+    """What the ONNX artifact computes from the golden inputs.
+
+    Raises:
+        ExportError: not what eager computed when it was exported.
+    """
+    outputs = OnnxRunner(source).run(_golden_inputs(manifest, "cpu"))
+    mismatch = goldens.compare(manifest.golden, dict(zip((spec.name for spec in manifest.outputs), outputs)))
+    if mismatch is not None:
+        raise ExportError(
+            f"expected output {mismatch.output} of {source} to be {mismatch.text}", "export the ONNX file again"
+        )
+    return outputs
+
+
+def _compare(
+    runner: Runner,
+    manifest: Manifest,
+    reference: Sequence[torch.Tensor],
+    bounds: Mapping[str, Tolerance],
+    what: str,
+) -> tuple[tuple[OutputParity, ...], list[torch.Tensor]]:
+    """(parity with the ONNX artifact, outputs) of a runner on the reference's device."""
+    outputs = runner.run(_golden_inputs(manifest, str(reference[0].device)))
+    return compare_outputs(reference, outputs, bounds, what), outputs
+
+
+def _golden(manifest: Manifest, outputs: Sequence[torch.Tensor], parity: Sequence[OutputParity]) -> Golden:
+    """Eager's numbers, with the bounds of this precision and the digest of what was computed with it.
+
+    The bounds are against the ONNX artifact; its own distance from eager comes on top.
+    """
+    own = {item.name: item.max_abs for item in manifest.parity}
+    return replace(
+        manifest.golden,
+        outputs=tuple(
+            replace(
+                expected,
+                tolerance=max(expected.tolerance, item.tolerance + own.get(expected.name, 0.0)),
+                sha256=goldens.tensor_sha256(tensor),
+            )
+            for expected, item, tensor in zip(manifest.golden.outputs, parity, outputs)
+        ),
+    )
+
+
+def _check_tensors(built: tensorrt_build.Built, manifest: Manifest, source: Path) -> None:
+    for what, found, specs in (("input", built.inputs, manifest.inputs), ("output", built.outputs, manifest.outputs)):
+        wanted = {(spec.name, spec.dtype) for spec in specs}
+        if set(found) != wanted:
+            raise ExportError(
+                f"expected the engine's {what}s to be {sorted(wanted)}, found {sorted(found)} from {source}",
+                "export the ONNX file again with types that TensorRT has (no float64)",
+            )
+
+
+def _target(library: tensorrt.TensorRt, capability: str, manifest: Manifest) -> Target:
+    names = [name for name, found in cuda_devices() if found == capability]
+    return Target(
+        device="cuda",
+        os=sys.platform,
+        machine=platform.machine(),
+        torch=manifest.target.torch,
+        compute_capability=capability,
+        device_name=names[0] if names else tensorrt.target_name(capability),
+        runtime=library.name,
+        runtime_version=library.version,
+    )
+
+
+def _timing_cache(options: EngineOptions, library: tensorrt.TensorRt, capability: str) -> Path | None:
+    if options.timing_cache is not None:
+        return Path(options.timing_cache)
+    if library.name != "tensorrt":
+        return None
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aot_perception"
+    return folder / f"tensorrt_{library.version}_{tensorrt.target_name(capability)}.timing"
+
+
+def _run_here(
+    engine: bytes,
+    scratch: Path,
+    made: Manifest,
+    source: Manifest,
+    reference: Sequence[torch.Tensor],
+    bounds: Mapping[str, Tolerance],
+) -> Manifest:
+    """The manifest with the parity of the engine itself, where its GPU is in this machine."""
+    devices = [found for _, found in cuda_devices()]
+    if made.target.compute_capability not in devices:
+        return made
+    import torch
+
+    if not torch.cuda.is_available():
+        return made
+    from aot_runtime.backends.tensorrt_run import TensorRtRunner
+
+    file = scratch / "built.engine"
+    file.write_bytes(engine)
+    index = devices.index(made.target.compute_capability)
+    on_device = [tensor.to(f"cuda:{index}") for tensor in reference]
+    parity, outputs = _compare(TensorRtRunner(file, made, index), made, on_device, bounds, " of the engine")
+    return replace(made, parity=parity, parity_of="", golden=_golden(source, outputs, parity))
+
+
+def _finished(
+    path: str | os.PathLike[str], digest: str, precision: str, capability: str, runtime: str
+) -> Manifest | None:
+    """The engine that the process before this one built, if it is the one asked for."""
+    try:
+        engine_file.check_digest(path)
+        manifest = read_manifest(path)
+    except (ArtifactError, OSError):
+        return None
+    target = manifest.target
+    wanted = (digest, precision, capability, runtime)
+    return (
+        manifest
+        if (manifest.source_sha256, manifest.precision, target.compute_capability, target.runtime) == wanted
+        else None
+    )
+
+
+def _sha256(data: bytes) -> str:
+    import hashlib
+
+    return hashlib.sha256(data).hexdigest()
