@@ -249,7 +249,8 @@ class DepthNode(ModelNode):
             self._complain(f"no points: {error}")
             return
         fields = ("x", "y", "z", "rgb") if coloured else ("x", "y", "z")
-        self.outputs["points"].publish(to_cloud(cloud, fields, header))
+        dense = bool(result.valid.all())
+        self.outputs["points"].publish(to_cloud(cloud, fields, header, dense=dense))
 
     def _failed(self, item: _Arrival, error: Exception) -> None:
         if isinstance(error, InputError):

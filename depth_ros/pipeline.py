@@ -243,8 +243,9 @@ class ImageDepthPipeline:
         grid = PixelMap.half_pixel(layout.image, layout.inner)
         if self._resize_back:
             grid = grid.then(PixelMap.align_corners(layout.inner, layout.image))
-        depth, valid = self._interpret(raw)
-        n_bad = raw.size - int(np.isfinite(raw).sum())
+        finite = np.isfinite(raw)
+        n_bad = raw.size - int(np.count_nonzero(finite))
+        depth, valid = self._interpret(raw, finite)
         return DepthResult(
             depth=depth,
             kind=self.kind,
@@ -272,10 +273,9 @@ class ImageDepthPipeline:
         with torch.inference_mode():
             return np.asarray(finish(self.model.run(**{self._input_name: self._input})[self._output]).numpy())
 
-    def _interpret(self, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Depth with NaN where it is invalid, and where it is valid."""
-        valid = np.isfinite(raw)
-        depth = raw
+    def _interpret(self, raw: np.ndarray, finite: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Depth with NaN where it is invalid, and where it is valid (in the array `finite`)."""
+        depth, valid = raw, finite
         if self.kind == "metric":
             valid &= raw > 0
             if self.network_kind == "disparity":

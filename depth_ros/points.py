@@ -47,12 +47,11 @@ def camera_rays(camera: Camera, width: int, height: int) -> tuple[np.ndarray, np
 
 def pack_rgb(image: np.ndarray) -> np.ndarray:
     """(H, W, 3) uint8 RGB -> (H, W) float32 whose bits are 0x00RRGGBB, as point clouds carry colour."""
-    packed = image[:, :, 0].astype(np.uint32)
-    packed <<= 8
-    packed |= image[:, :, 1]
-    packed <<= 8
-    packed |= image[:, :, 2]
-    return packed.view(np.float32)
+    import cv2
+
+    parts = np.zeros((*image.shape[:2], 4), np.uint8)  # of a little-endian word: blue, green, red, 0
+    cv2.mixChannels([np.ascontiguousarray(image)], [parts], [0, 2, 1, 1, 2, 0])
+    return parts.view("<u4")[:, :, 0].astype(np.uint32, copy=False).view(np.float32)
 
 
 class PointMaker:

@@ -13,7 +13,9 @@ from std_msgs.msg import Header
 from aot_runtime.errors import InputError
 
 
-def to_cloud(points: np.ndarray, fields: Sequence[str], header: Header | None = None) -> PointCloud2:
+def to_cloud(
+    points: np.ndarray, fields: Sequence[str], header: Header | None = None, *, dense: bool | None = None
+) -> PointCloud2:
     """A cloud message with a copy of an array; each field is one float32.
 
     Args:
@@ -21,6 +23,7 @@ def to_cloud(points: np.ndarray, fields: Sequence[str], header: Header | None = 
             points that are unknown.
         fields: names, e.g. "x", "y", "z"; a field "rgb" holds the bits 0x00RRGGBB, as PCL and RViz read it.
         header: stamp and frame; shared, not copied.
+        dense: whether all coordinates are finite; None looks at each (of the first three fields).
 
     Raises:
         InputError: shape or dtype is another.
@@ -41,7 +44,7 @@ def to_cloud(points: np.ndarray, fields: Sequence[str], header: Header | None = 
     msg.is_bigendian = sys.byteorder == "big"
     msg.point_step = 4 * len(fields)
     msg.row_step = msg.point_step * msg.width
-    msg.is_dense = bool(np.isfinite(data[..., : min(3, len(fields))]).all())
+    msg.is_dense = bool(np.isfinite(data[..., :3]).all()) if dense is None else dense
     if data.size:
         # frombytes on the existing array.array is one memcpy; assigning an ndarray goes element by element.
         msg.data.frombytes(data.reshape(-1).view(np.uint8).data)

@@ -26,8 +26,11 @@ def host_digest(*texts: object) -> str:
     host = this_host()
     digest = hashlib.sha256(repr((host.torch, sorted(host.cpu_flags), texts)).encode())
     folder = Path(aot_runtime.export.__file__).parent
-    for name in ("export.py", "golden.py", "manifest.py", "backends/aoti.py", "backends/package.py"):
-        digest.update((folder / name).read_bytes())
+    for file in sorted(
+        [*(folder / name for name in ("export.py", "golden.py", "manifest.py")), *folder.glob("backends/*")]
+    ):
+        if file.suffix == ".py":
+            digest.update(file.read_bytes())
     return digest.hexdigest()[:20]
 
 
