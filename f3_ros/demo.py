@@ -3,8 +3,8 @@
 
     f3_demo [--events FILE] [--checkpoint FILE] [--output demo]
 
-Simulates a scene (or takes a recording), exports F3 for this CPU, replays the events to `f3_node`, records what both
-publish, and writes pictures, the recording and a summary to the output folder.
+Simulates a scene (or takes a recording), exports F3 and small heads for depth and flow for this CPU, replays the events
+to `f3_node`, records what both publish, and writes pictures, the recording and a summary to the output folder.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from aot_runtime.errors import AotError, InputError
+from f3_ros.demo_results import Recording, show, summarise, write_pictures
 
 EVENTS_TOPIC = "/event_camera/events"
 RECORDED = ("features", "event_image", "feature_image", "window_info")
-PICTURES = 4
+HEAD_WIDTH = 168
+PATCH = 14
 STOP_TIMEOUT_S = 20.0
 START_TIMEOUT_S = 60.0
 
@@ -80,21 +81,46 @@ def make_events(cache: Path, duration_s: float, seed: int) -> Path:
 
 
 def make_artifact(cache: Path, choice: Choice, checkpoint: Path | None) -> Path:
-    """The artifact for this CPU, exported unless there is one that may run here."""
+    """The F3 artifact for this CPU, exported unless there is one that may run here."""
     from aot_runtime.files import sha256_file
-    from aot_runtime.verdict import judge
 
     weights = sha256_file(checkpoint)[:12] if checkpoint else "random"
     grid = "x".join(map(str, choice.downsample)) if choice.downsample else "full"
-    path = cache / f"{choice.model}_{grid}_{weights}.pt2"
+    arguments = ["f3_ros.export_f3", "--model-name", choice.model, "--variable-events", "--precision", "fp32"]
+    arguments += ["--checkpoint", str(checkpoint)] if checkpoint else ["--random-weights"]
+    if choice.downsample:
+        arguments += ["--downsample", *map(str, choice.downsample)]
+    return _export(cache / f"{choice.model}_{grid}_{weights}.pt2", arguments)
+
+
+def make_heads(cache: Path, choice: Choice) -> dict[str, Path]:
+    """Heads with random weights for this F3, small enough for two CPU cores: Depth Anything V2 (vits) and FlowHead.
+
+    Both run on one grid of the frame's aspect, so that the features are resized once.
+    """
+    from f3_ros.config import from_name
+
+    config = from_name(choice.model)
+    width, height, _ = config.frame
+    rows = PATCH * max(1, round(HEAD_WIDTH * height / width / PATCH))
+    channels = config.feature_shape(choice.downsample)[2]
+    size = ["-i", str(channels), "--height", str(rows), "--width", str(HEAD_WIDTH), "--random-weights"]
+    name = f"{channels}ch_{HEAD_WIDTH}x{rows}_random.pt2"
+    return {
+        "depth": _export(cache / f"dav2_vits_{name}", ["depth_ros.export_dav2", "--encoder", "vits", *size]),
+        "flow": _export(cache / f"flowhead_k9999_{name}", ["f3_ros.export_flowhead", *size]),
+    }
+
+
+def _export(path: Path, arguments: Sequence[str]) -> Path:
+    """Runs an export command, unless its artifact is there and may run here."""
+    from aot_runtime.verdict import judge
+
     if path.exists() and judge(path, "cpu").kind == "OK":
         return path
-    command = [sys.executable, "-m", "f3_ros.export_f3", "--model-name", choice.model, "--output-name", str(path)]
-    command += ["--variable-events", "--device", "cpu", "--precision", "fp32", "--runs", "5", "--warmup-runs", "1"]
-    command += ["--checkpoint", str(checkpoint)] if checkpoint else ["--random-weights"]
-    if choice.downsample:
-        command += ["--downsample", *map(str, choice.downsample)]
-    cache.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", *arguments, "--output-name", str(path)]
+    command += ["--device", "cpu", "--runs", "5", "--warmup-runs", "1"]
+    path.parent.mkdir(parents=True, exist_ok=True)
     if subprocess.run(command, check=False).returncode or not path.exists():
         raise InputError(f"expected the artifact {path}, found that its export failed", "see the error above")
     return path
@@ -137,8 +163,24 @@ def _fail(name: str, logs: Path, what: str) -> InputError:
     return InputError(f"expected {what}, found this at the end of {log}:\n{tail}")
 
 
-def run_nodes(events: Path, artifact: Path, output: Path) -> None:
+def topics_of(artifacts: Mapping[str, Path]) -> list[str]:
+    """What the node publishes with these artifacts and the demo records, without the node's name."""
+    from aot_runtime.verdict import read_manifest
+
+    topics = list(RECORDED)
+    if "depth" in artifacts:
+        relative = read_manifest(artifacts["depth"]).preprocessing.get("kind") == "relative"
+        topics += ["relative_depth" if relative else "depth", "depth_image"]
+    if "flow" in artifacts:
+        topics += ["flow", "flow_image"]
+    return topics
+
+
+def run_nodes(events: Path, artifacts: Mapping[str, Path], output: Path) -> None:
     """Replay, node and recorder until the recording has been processed.
+
+    Args:
+        artifacts: "f3", and "depth" and "flow" if wanted.
 
     Raises:
         InputError: a process failed; the message ends with its log.
@@ -148,8 +190,11 @@ def run_nodes(events: Path, artifact: Path, output: Path) -> None:
     environment = _environment()
     remap = ["-r", f"~/events:={EVENTS_TOPIC}"]
     recorder = ["f3_ros.recorder", "--output", str(output / "topics"), EVENTS_TOPIC, "/diagnostics"]
-    recorder += [f"/f3/{name}" for name in RECORDED]
-    node = ["f3_ros.node", "--ros-args", "-p", f"artifact:={artifact}", *remap]
+    topics = topics_of(artifacts)
+    recorder += [f"/f3/{name}" for name in topics]
+    node = ["f3_ros.node", "--ros-args", *remap]
+    for family, path in artifacts.items():
+        node += ["-p", f"{'' if family == 'f3' else family + '_'}artifact:={path}"]
     replay = ["f3_ros.replay_node", "--ros-args", "-p", f"file:={events}", "-p", "rate:=0.0"]
     # Two subscribers, so that the recorder has joined as well.
     replay += ["-p", "wait_for_subscribers:=2", "-p", "wait_timeout:=60.0"]
@@ -158,16 +203,18 @@ def run_nodes(events: Path, artifact: Path, output: Path) -> None:
         _process("record_topics", recorder, logs, environment) as recording,
         _process("f3_node", node, logs, environment) as running,
     ):
-        _wait_for_recorder(recording, running, logs)
+        _wait_for_recorder(recording, running, logs, topics)
         _replay(replay, {"f3_node": running, "record_topics": recording}, logs, environment)
 
 
-def _wait_for_recorder(recording: subprocess.Popen[bytes], running: subprocess.Popen[bytes], logs: Path) -> None:
+def _wait_for_recorder(
+    recording: subprocess.Popen[bytes], running: subprocess.Popen[bytes], logs: Path, topics: Sequence[str]
+) -> None:
     """Returns once the node has started and everything it publishes is recorded."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while True:
         text = (logs / "record_topics.log").read_text(errors="replace")
-        if all(f"recording /f3/{name}" in text for name in RECORDED):
+        if all(f"recording /f3/{name} " in text for name in topics):
             return
         for process, name in ((running, "f3_node"), (recording, "record_topics")):
             if process.poll() is not None:
@@ -194,114 +241,6 @@ def _replay(
         time.sleep(2.0)
 
 
-@dataclass
-class Summary:
-    """What happened, from what the node published."""
-
-    events_received: int
-    events_used: int
-    windows: int
-    incomplete_windows: int
-    drops: dict[str, int]
-    latency_ms: dict[str, float]
-    features: str
-    artifact: str
-    weights: str
-
-
-def read_results(output: Path, artifact: Path) -> Summary:
-    """Pictures and the summary from the recorded topics.
-
-    Raises:
-        InputError: the node published nothing.
-    """
-    import cv2
-    import numpy as np
-    from rosbags.rosbag2 import Reader
-
-    from aot_runtime.backends.package import read_manifest_json
-    from aot_runtime.manifest import Manifest
-    from f3_ros.events.readers.bag_types import event_typestore
-
-    store = event_typestore()
-    images: dict[str, list[Any]] = {"event_image": [], "feature_image": []}
-    windows: list[dict[str, str]] = []
-    report: dict[str, str] = {}
-    shape, features = "", 0
-    with Reader(output / "topics") as bag:
-        for connection, _, raw in bag.messages():
-            name = connection.topic.rsplit("/", 1)[-1]
-            if name == "events":
-                continue
-            message: Any = store.deserialize_cdr(raw, connection.msgtype)
-            if name == "diagnostics":
-                for status in message.status:
-                    if "f3" in status.name:
-                        report = {item.key: item.value for item in status.values}
-            elif name == "window_info":
-                windows.append({item.key: item.value for item in message.values})
-            elif name == "features":
-                features += 1
-                shape = f"{message.encoding} {message.width}x{message.height}"
-            else:
-                pixels = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)
-                images[name].append(pixels[:, : message.width * 3].reshape(message.height, message.width, 3))
-    if not features:
-        raise _fail("f3_node", output / "logs", "features from f3_node")
-    columns = []
-    count = min(len(images["event_image"]), len(images["feature_image"]))
-    for k, index in enumerate(sorted({round(i) for i in np.linspace(0, count - 1, min(PICTURES, count))})):
-        pair = [images[name][index] for name in ("event_image", "feature_image")]
-        for name, picture in zip(("events", "features"), pair):
-            cv2.imwrite(str(output / f"{name}_{k}.png"), picture)
-        size = (pair[0].shape[1], pair[0].shape[0])
-        columns.append(np.vstack([pair[0], cv2.resize(pair[1], size, interpolation=cv2.INTER_NEAREST)]))
-    if columns:
-        cv2.imwrite(str(output / "overview.png"), np.hstack(columns))
-    checkpoint = Manifest.from_json(read_manifest_json(artifact)).checkpoint
-    return Summary(
-        events_received=sum(int(w["n_received"]) for w in windows),
-        events_used=sum(int(w["n_used"]) for w in windows),
-        windows=features,
-        incomplete_windows=sum(w["complete"] == "false" for w in windows),
-        drops={k: int(float(v)) for k, v in report.items() if k.startswith("drop") and v not in ("0", "")},
-        latency_ms={k: float(v) for k, v in report.items() if "latency" in k and _is_number(v)},
-        features=shape,
-        artifact=str(artifact),
-        weights=f"random, seed {checkpoint.random_seed}" if checkpoint.is_random else checkpoint.file,
-    )
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def show(summary: Summary, output: Path, events: Path) -> None:
-    """The summary as a table."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(show_header=False, title="events -> compiled F3 -> features, over DDS")
-    rows = {
-        "recording": str(events),
-        "events": f"{summary.events_received:,} received, {summary.events_used:,} used",
-        "windows": f"{summary.windows}, {summary.incomplete_windows} incomplete (the stream's ends count)",
-        "features": summary.features,
-        "drops": ", ".join(f"{k}: {v}" for k, v in summary.drops.items()) or "none",
-        **{f"{name} [ms]": f"{value:.1f}" for name, value in summary.latency_ms.items()},
-        "artifact": summary.artifact,
-        "weights": summary.weights,
-        "written": f"{output}/: overview.png, events_*.png, features_*.png, topics/*.mcap, summary.json, logs/",
-    }
-    for key, value in rows.items():
-        table.add_row(key, value)
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
-
-
 def run(arguments: argparse.Namespace) -> Path:
     """The demo; returns the output folder."""
     from f3_ros.events.readers import open_events
@@ -315,15 +254,23 @@ def run(arguments: argparse.Namespace) -> Path:
     with open_events(events) as reader:
         width, height = reader.width, reader.height
     choice = choose_model(width, height, arguments.model_name)
-    print(f"[2/4] artifact of {choice.model} for this CPU", flush=True)
-    artifact = make_artifact(cache, choice, arguments.checkpoint)
+    print(f"[2/4] artifacts for this CPU: {choice.model}{'' if arguments.no_heads else ', depth and flow'}", flush=True)
+    artifacts = {"f3": make_artifact(cache, choice, arguments.checkpoint)}
+    if not arguments.no_heads:
+        artifacts |= make_heads(cache, choice)
     if arguments.checkpoint is None:
         print("      NOTE: no --checkpoint given: the weights are random, the features mean nothing.", flush=True)
+    if not arguments.no_heads:
+        print("      NOTE: the weights of the heads are random: depth and flow mean nothing.", flush=True)
     print("[3/4] replay_node -> f3_node -> record_topics", flush=True)
     _make_room(output)
-    run_nodes(events, artifact, output)
+    run_nodes(events, artifacts, output)
     print("[4/4] results", flush=True)
-    summary = read_results(output, artifact)
+    recording = Recording(output / "topics")
+    if not recording.count("features"):
+        raise _fail("f3_node", output / "logs", "features from f3_node")
+    write_pictures(recording, output)
+    summary = summarise(recording, artifacts)
     (output / "summary.json").write_text(json.dumps({"events": str(events), **asdict(summary)}, indent=2) + "\n")
     show(summary, output, events)
     return output
@@ -343,7 +290,7 @@ def _make_room(output: Path) -> None:
 
 def _is_ours(path: Path) -> bool:
     return path.name in ("logs", "topics", "summary.json", "overview.png") or (
-        path.suffix == ".png" and path.name.startswith(("events_", "features_"))
+        path.suffix == ".png" and path.name.startswith(("events_", "features_", "depth_", "flow_"))
     )
 
 
@@ -355,6 +302,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the simulation")
     parser.add_argument("--model-name", help="F3 configuration; default: the smallest frame that holds the sensor")
     parser.add_argument("-c", "--checkpoint", type=Path, help="official checkpoint of that configuration")
+    parser.add_argument("--no-heads", action="store_true", help="features only: no depth, no flow")
     parser.add_argument("-o", "--output", type=Path, default=Path("demo"), help="folder to write (default: demo)")
     parser.add_argument("--cache", type=Path, default=Path(".cache/demo"), help="where events and artifacts are kept")
     arguments = parser.parse_args(argv)

@@ -85,9 +85,9 @@ def describe_heads(heads: Mapping[str, HeadInfo]) -> dict[str, str]:
     """What the values of depth and flow mean."""
     told: dict[str, str] = {}
     if (depth := heads.get("depth")) is not None:
-        told["depth meaning"] = DEPTH_MEANING[depth.kind]
+        told["depth_meaning"] = DEPTH_MEANING[depth.kind]
     if (flow := heads.get("flow")) is not None:
-        told["flow unit"] = "pixels of the published image over flow_interval_us"
+        told["flow_unit"] = "pixels of the published image over flow_interval_us"
         told["flow_interval_us"] = str(flow.interval_us)
     return told
 

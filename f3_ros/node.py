@@ -130,7 +130,7 @@ class F3Node(ModelNode):
         frame = f"events of {f3.width}x{f3.height} in {f3.window_us / 1000:g} ms"
         work = {"f3": f"{frame} -> features {width}x{height}x{channels}"}
         for family, info in infos.items():
-            told = ", ".join(f"{key} {value}" for key, value in describe_heads({family: info}).items())
+            told = "; ".join(f"{key}: {value}" for key, value in describe_heads({family: info}).items())
             work[family] = f"features -> {family} {info.size[1]}x{info.size[0]} ({told})"
         self.health.identity = {}
         for family, model in pipeline.models.items():

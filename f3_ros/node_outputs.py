@@ -130,11 +130,13 @@ class NodeOutputs:
         return self._basis.paint(features)
 
     def details(self) -> dict[str, str]:
-        """For /diagnostics: what the heads' values mean, and the share of finite ones of each output."""
+        """For /diagnostics: what the heads' values mean, the share of finite ones of each output, CUDA graphs."""
         told = {
             f"finite {name} [%]": f"{100 * finite / max(total, 1):.6g}"
             for name, (finite, total) in self._finite.copy().items()
         }
+        if (graphs := self._pipeline.cuda_graphs) is not None:
+            told["CUDA graphs"] = str(graphs)
         return {**describe_heads(self._pipeline.head_infos), **told}
 
     def _count(self, result: PerceptionResult) -> tuple[int, int]:

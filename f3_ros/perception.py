@@ -126,6 +126,11 @@ class PerceptionPipeline:
         return {family: head.info for family, head in self.heads.items()}
 
     @property
+    def cuda_graphs(self) -> int | None:
+        """How many CUDA graphs are kept; None on a CPU."""
+        return None if self._stream is None else self._stream.graphs
+
+    @property
     def models(self) -> dict[str, CompiledModel]:
         """The loaded artifacts: "f3", "depth", "flow"."""
         return {"f3": self.f3.model, **{family: head.model for family, head in self.heads.items()}}
@@ -174,7 +179,7 @@ class PerceptionPipeline:
                 warnings += self._stream.take_notes()
             else:
                 tensors = self._networks(self._padded(self.f3.check_events(rows)), heads)
-                found = {name: host_view(name, tensors[name]).contiguous().numpy() for name in wanted}
+                found = {name: host_view(name, tensors[name]).numpy() for name in wanted}
         return PerceptionResult(
             # Channels last in memory, as messages carry them, under the axes of a field.
             features=found["features"].transpose(2, 0, 1) if "features" in found else None,
@@ -243,4 +248,4 @@ def resize_features(features: torch.Tensor, size: tuple[int, int]) -> torch.Tens
 
 def host_view(name: str, tensor: torch.Tensor) -> torch.Tensor:
     """An output of the networks as the host gets it: features (H', W', C), depth (H, W), flow (2, H, W)."""
-    return tensor[0].permute(1, 0, 2).float() if name == "features" else tensor[0]
+    return (tensor[0].permute(1, 0, 2).float() if name == "features" else tensor[0]).contiguous()

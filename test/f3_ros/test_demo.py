@@ -46,16 +46,23 @@ def test_the_demo_on_a_real_recording(shared: Path, artifact_cache: Path, tmp_pa
     assert summary["events_received"] == len(times_us) == 106_570
     assert summary["windows"] == len(range(int(times_us.min()) // 20_000, int(times_us.max()) // 20_000 + 1))
     assert summary["drops"] == {}
-    assert summary["weights"] == "random, seed 0"
-    assert summary["features"] == "32FC32 346x260"
+    assert summary["weights"] == dict.fromkeys(("f3", "depth", "flow"), "random, seed 0")
+    assert summary["outputs"]["features"] == "32FC32 346x260"
+    assert summary["outputs"]["relative_depth"] == "32FC1 168x126"
+    assert summary["outputs"]["flow"].startswith("32FC2 168x126, ")
     assert summary["latency_ms"]
     assert all(value > 0 for value in summary["latency_ms"].values())
     for picture in ("events_0.png", "features_0.png"):
         assert cv2.imread(str(output / picture)).shape == (260, 346, 3)
+    for picture in ("depth_0.png", "flow_0.png"):
+        assert cv2.imread(str(output / picture)).shape == (126, 168, 3)
+        assert cv2.imread(str(output / picture)).any()
+    assert cv2.imread(str(output / "overview.png")).shape == (4 * 260, 4 * 346, 3)
     with Reader(output / "topics") as recorded:
         counts = {connection.topic: connection.msgcount for connection in recorded.connections}
     assert counts["/event_camera/events"] == len(truth["n_per_msg"])
-    assert counts["/f3/features"] == counts["/f3/window_info"] == summary["windows"]
+    results = ("features", "window_info", "relative_depth", "flow", "depth_image", "flow_image")
+    assert {counts[f"/f3/{name}"] for name in results} == {summary["windows"]}
 
 
 def test_a_missing_checkpoint_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -117,7 +117,7 @@ def test_names_say_what_values_mean() -> None:
     assert depth_topic(info("relative")) == "relative_depth"
     assert depth_topic(info("metric")) == depth_topic(info("disparity")) == "depth"
     told = describe_heads({"depth": info("metric"), "flow": info("flow", interval_us=50_000)})
-    assert told["depth meaning"] == "metres"
+    assert told["depth_meaning"] == "metres"
     assert told["flow_interval_us"] == "50000"
     assert describe_heads({}) == {}
 

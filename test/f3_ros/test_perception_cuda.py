@@ -112,10 +112,8 @@ def test_graphs_compute_what_plain_runs_compute(mode: str, pipelines: Callable[.
         assert found.warnings == expected.warnings == (), "no capture failed"
         assert found.n_events_used == expected.n_events_used == count
         close(found, expected, TOLERANCE[mode], f"frame {frame} of {count} events")
-    assert replayed._stream is not None
-    assert plain._stream is not None
-    assert plain._stream.graphs == 0
-    assert replayed._stream.graphs == (1 if mode == "fixed" else 2)  # up to 8192 events, and up to 32768
+    assert plain.cuda_graphs == 0
+    assert replayed.cuda_graphs == (1 if mode == "fixed" else 2)  # up to 8192 events, and up to 32768
 
 
 @pytest.mark.parametrize("mode", ["variable", "fixed"])
@@ -176,16 +174,15 @@ def test_tensors_are_ready_on_the_callers_stream(pipelines: Callable[..., Percep
 def test_graphs_of_few_heads_are_captured_when_they_are_wanted(pipelines: Callable[..., PerceptionPipeline]) -> None:
     pipeline = pipelines("fixed")
     everything = pipeline.process(window(300), 64, 48)
-    assert pipeline._stream is not None
-    assert pipeline._stream.graphs == 1
+    assert pipeline.cuda_graphs == 1
     only_flow = pipeline.process(window(300), 64, 48, want=("flow",))
-    assert pipeline._stream.graphs == 2
+    assert pipeline.cuda_graphs == 2
     assert (only_flow.features, only_flow.depth) == (None, None)
     assert only_flow.flow is not None
     assert everything.flow is not None
     np.testing.assert_allclose(only_flow.flow, everything.flow, atol=1e-4)
     assert pipeline.process(window(300), 64, 48, want=()).depth is None
-    assert pipeline._stream.graphs == 2
+    assert pipeline.cuda_graphs == 2
 
 
 def test_the_number_of_graphs_is_bounded(
@@ -196,8 +193,8 @@ def test_the_number_of_graphs_is_bounded(
     for count in (100, 9000, 17_000, 40_000, 100, 9000):
         some = window(count, seed=count)
         close(pipeline.process(some, 64, 48), plain.process(some, 64, 48), TOLERANCE["variable"], f"{count} events")
-        assert pipeline._stream is not None
-        assert pipeline._stream.graphs <= 2
+        assert pipeline.cuda_graphs is not None
+        assert pipeline.cuda_graphs <= 2
 
 
 def test_a_capture_that_fails_is_said_once_and_the_models_run_without(

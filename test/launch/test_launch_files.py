@@ -50,3 +50,12 @@ def test_description_can_be_made(name: str, monkeypatch: pytest.MonkeyPatch) -> 
 def test_executable_is_an_entry_point(name: str, executable: str) -> None:
     assert f'executable="{executable}"' in (ROOT / "launch" / name).read_text()
     assert f'"{executable} = ' in (ROOT / "setup.py").read_text()
+
+
+def test_f3_launches_heads_and_calibration() -> None:
+    text = (ROOT / "launch" / "f3.launch.py").read_text()
+    assert {"artifact", "depth_artifact", "flow_artifact"} <= parameter_names(text)
+    node = (ROOT / "f3_ros" / "node.py").read_text() + (ROOT / "f3_ros" / "node_camera.py").read_text()
+    for topic in ("~/events", "~/event_camera_info"):
+        assert f'("{topic}", LaunchConfiguration("{topic[2:]}"))' in text
+        assert f'"{topic}"' in node

@@ -453,12 +453,12 @@ def test_diagnostics_tell_of_every_artifact(
     assert told["flow weights"] == "stand_in.pth (000000000000)"
     assert told["finite depth [%]"] == told["finite flow [%]"] == "100"
     assert "finite features [%]" not in told
-    assert told["depth meaning"] == "relative, larger is nearer"
+    assert told["depth_meaning"] == "relative, larger is nearer"
     assert told["flow_interval_us"] == "100000"
     assert "trained on other F3 weights (abababababab)" in status.message
     window = {pair.key: pair.value for pair in infos[0].values}
     assert window["flow_interval_us"] == "100000"
-    assert window["flow unit"] == "pixels of the published image over flow_interval_us"
+    assert window["flow_unit"] == "pixels of the published image over flow_interval_us"
     node.trigger_deactivate()
     node.trigger_cleanup()
     assert "backbone" not in node.health.warnings
