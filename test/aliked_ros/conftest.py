@@ -24,6 +24,18 @@ SOURCES = (
 SCORE_STEPS = 16383
 
 
+def source_key(weights: Path, options: Any = None) -> str:
+    """Changes with the sources, the weights, the options, torch and the CPU."""
+    from aot_runtime.environment import this_host
+
+    digest = hashlib.sha256(weights.read_bytes())
+    for source in SOURCES:
+        digest.update((ROOT / source).read_bytes())
+    host = this_host()
+    digest.update(repr((sorted((options or {}).items()), host.torch, sorted(host.cpu_flags))).encode())
+    return digest.hexdigest()[:20]
+
+
 @dataclass
 class AlikedGolden:
     """One golden file of a variant: its arrays, its settings, and the image it was made from (H, W, 3) uint8 RGB."""
@@ -82,20 +94,21 @@ def aliked_artifact(artifact_cache: Path, shared: Path) -> Callable[..., Path]:
     that this machine may not run is compiled again.
     """
     from aliked_ros.export_aliked import export_aliked, read_network
-    from aot_runtime.environment import this_host
     from aot_runtime.verdict import judge
 
     def get(variant: str, **options: Any) -> Path:
         weights = shared / "weights" / "aliked" / f"aliked-{variant}.pth"
-        digest = hashlib.sha256(weights.read_bytes())
-        for source in SOURCES:
-            digest.update((ROOT / source).read_bytes())
-        host = this_host()
-        digest.update(repr((sorted(options.items()), host.torch, sorted(host.cpu_flags))).encode())
-        path = artifact_cache / f"aliked_{variant}_{digest.hexdigest()[:20]}.pt2"
+        path = artifact_cache / f"aliked_{variant}_{source_key(weights, options)}.pt2"
         if not path.is_file() or not judge(path, "cpu").ok:
             model, checkpoint = read_network(variant, weights)
             export_aliked(model, path, checkpoint=checkpoint, progress=False, **options)
         return path
 
     return get
+
+
+@pytest.fixture(scope="session")
+def parts_file(artifact_cache: Path, shared: Path) -> Path:
+    """Where the compiled parts of test_blocks.py are kept; its name covers that test's source too."""
+    test = hashlib.sha256(Path(__file__).with_name("test_blocks.py").read_bytes()).hexdigest()[:8]
+    return artifact_cache / f"aliked_parts_{source_key(shared / 'weights' / 'aliked' / 'aliked-n16.pth')}_{test}.pt2"
