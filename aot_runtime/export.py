@@ -133,6 +133,8 @@ def export_model(
                 golden_laws=golden_laws,
                 golden_seed=golden_seed,
                 tolerances=tolerances,
+                align=align,
+                self_test_tolerances=self_test_tolerances,
                 check_sizes=check_sizes,
                 rebuild_command=rebuild_command,
                 progress=progress,
@@ -189,11 +191,11 @@ def export_model(
             program = _export_program(network, inputs, axes)
             output_shapes = _output_shapes(program, inputs, axes, names)
         with steps.step("compile (can take minutes)"):
-            maker.compile(program, specs, names, lambda loaded: _compare(loaded, inputs, eager, chosen))
+            maker.compile(program, specs, names, lambda loaded: _compare(loaded, inputs, eager, chosen, align))
             del program
         with steps.step("reload and compare with eager"):
             runner = maker.runner()
-            parity, compiled = _compare(runner, inputs, eager, chosen)
+            parity, compiled = _compare(runner, inputs, eager, chosen, align)
         for sizes in check_sizes:
             where = ", ".join(f"{name} = {size}" for name, size in sizes.items())
             with steps.step(f"compare at {where}"):
@@ -242,10 +244,11 @@ def _compare(
     inputs: Mapping[str, torch.Tensor],
     eager: Sequence[torch.Tensor],
     tolerances: Mapping[str, Tolerance],
+    align: Align | None,
 ) -> tuple[tuple[OutputParity, ...], list[torch.Tensor]]:
     """(parity, outputs) of a compiled network on the golden inputs; raises ExportError."""
     compiled = runner.run(list(inputs.values()))
-    return compare_outputs(eager, compiled, tolerances), compiled
+    return compare_outputs(eager, _aligned(align, list(tolerances), eager, compiled), tolerances), compiled
 
 
 def dtype_name(dtype: torch.dtype) -> str:
