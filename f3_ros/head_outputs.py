@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
+import numba
 import numpy as np
 
 from aot_runtime.errors import InputError
@@ -104,7 +105,7 @@ def finish_heads(
 
     Args:
         window: the events that the result was made from.
-        width, height: the sensor's size, pixels; not above F3's frame.
+        width, height: the sensor's size, pixels.
     """
     frame, sensor = (pipeline.f3.width, pipeline.f3.height), (width, height)
     depth = flow = valid = None
@@ -159,20 +160,28 @@ def finish_flow(
 
 def event_mask(events: Events, grid: Size, frame: Size, sensor: Size, resolution: str = "grid") -> np.ndarray:
     """Where events fell: bool (H, W). On a head's grid, each event marks the pixel nearest to it."""
-    columns, rows = events.x.astype(np.int64), events.y.astype(np.int64)
-    inside = (columns < sensor[0]) & (rows < sensor[1])
-    columns, rows = columns[inside], rows[inside]
-    if resolution == "grid":
-        across, down = _nearest(grid, frame, sensor)
-        columns, rows = across[columns], down[rows]
     mask = np.zeros((grid[1], grid[0]), bool)
-    mask[rows, columns] = True
+    _mark(events.x, events.y, *_pixels_of(grid, frame, sensor, resolution), mask)
     return mask
 
 
+@numba.njit(nogil=True, cache=True, boundscheck=False, error_model="numpy")
+def _mark(x, y, across, down, mask):
+    """Mark the pixel of every event; those outside the sensor or the frame have none."""
+    height, width = mask.shape
+    for i in range(len(x)):
+        if x[i] >= len(across) or y[i] >= len(down):
+            continue
+        column, row = across[x[i]], down[y[i]]
+        if 0 <= column < width and 0 <= row < height:
+            mask[row, column] = True
+
+
 @lru_cache(maxsize=8)
-def _nearest(grid: Size, frame: Size, sensor: Size) -> tuple[np.ndarray, np.ndarray]:
-    """The grid column nearest to each sensor column, and the grid row nearest to each sensor row."""
+def _pixels_of(grid: Size, frame: Size, sensor: Size, resolution: str) -> tuple[np.ndarray, np.ndarray]:
+    """The published column nearest to each sensor column, and the row nearest to each sensor row."""
+    if resolution == "sensor":
+        return np.arange(sensor[0]), np.arange(sensor[1])
     tables = []
     for axis, offset in enumerate(centring_offset(sensor, frame)):
         scale = (grid[axis] - 1) / (frame[axis] - 1) if frame[axis] > 1 else 0.0

@@ -44,7 +44,7 @@ from aot_runtime.ros.worker import Policy, Worker
 from f3_ros.event_messages import event_packet_type, packet_from_message
 from f3_ros.events.types import Events, Packet
 from f3_ros.events.windows import EventWindow
-from f3_ros.head_outputs import describe_heads
+from f3_ros.head_outputs import describe_heads, finish_heads
 from f3_ros.node_camera import CameraSource
 from f3_ros.node_outputs import NodeOutputs
 from f3_ros.parameters import declare_parameters, read_parameters
@@ -161,7 +161,9 @@ class F3Node(ModelNode):
         self._pipeline.self_test()
         # The first window compiles or loads numba code and captures CUDA graphs, which would make it late.
         span_us = self._stream_config.window.duration_us
-        self._pipeline.process(EventWindow(0, span_us, Events.empty(), complete=True, n_received=0))
+        empty = EventWindow(0, span_us, Events.empty(), complete=True, n_received=0)
+        f3 = self._pipeline.f3
+        finish_heads(self._pipeline, self._pipeline.process(empty), empty, f3.width, f3.height, settings.heads)
         self._results.restart()
         self._threads_set = False
         self._processor.reset()

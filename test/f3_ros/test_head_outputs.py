@@ -91,6 +91,16 @@ def test_events_mark_the_nearest_pixel_of_the_grid() -> None:
     assert not event_mask(events((41, 0), (0, 21)), GRID, FRAME, FRAME).any(), "pixels that the sensor does not have"
 
 
+def test_a_sensor_larger_than_the_frame_is_cut() -> None:
+    """A 61x31 sensor reaches ten columns and five rows beyond the 41x21 frame on every side."""
+    some = events((0, 0), (60, 30), (10, 5), (50, 25), (9, 5))
+    mask = event_mask(some, GRID, FRAME, (61, 31))
+    assert sorted(map(tuple, np.argwhere(mask).tolist())) == [(0, 0), (10, 20)]
+    raw = np.ones((2, GRID[1], GRID[0]), np.float32)
+    _, valid = finish_flow(raw, some, FRAME, (61, 31), HeadOptions("sensor", "events"))
+    assert sorted(map(tuple, np.argwhere(valid).tolist())) == [(5, 10), (25, 50)]
+
+
 @pytest.mark.parametrize("resolution", ["grid", "sensor"])
 def test_flow_is_nan_without_events_and_in_pixels_of_its_image(resolution: Any) -> None:
     raw = np.stack([np.full((11, 21), 3.0), np.full((11, 21), -1.0)]).astype(np.float32)
