@@ -17,6 +17,22 @@ def gather_rows(table: Tensor, index: Tensor) -> Tensor:
     return F.embedding(index, table)
 
 
+def corners(row: int, column: int, device: torch.device) -> Tensor:
+    """What to add to the index of a pixel for it and its neighbours right, below and below right: (4,) int32.
+
+    Args:
+        row, column: indices from one row, and one column, to the next.
+    """
+    two = torch.arange(2, device=device, dtype=torch.int32)
+    return (two[:, None] * row + two * column).flatten()
+
+
+def bilinear(down: Tensor, right: Tensor) -> Tensor:
+    """Weights (..., 4) of the pixels of `corners` at fractions `down` and `right` (...) of a pixel."""
+    up, left = 1 - down, 1 - right
+    return torch.stack([up * left, up * right, down * left, down * right], dim=-1)
+
+
 def deform_conv2d(
     x: Tensor,
     offset: Tensor,
@@ -87,15 +103,12 @@ def _sample(x: Tensor, y: Tensor, x_: Tensor) -> Tensor:
     y = y.clamp(-1, height) + 1
     x_ = x_.clamp(-1, width) + 1
     top, left = y.floor(), x_.floor()
-    down, right = (y - top)[..., None], (x_ - left)[..., None]
     index = top.to(torch.int32) * (width + 3) + left.to(torch.int32)
     if count > 1:
         first = torch.arange(count, device=x.device, dtype=torch.int32) * ((height + 3) * (width + 3))
         index = index + first.view(count, *[1] * (index.dim() - 1))
-    corners = [gather_rows(table, index + step).float() for step in (0, 1, width + 3, width + 4)]
-    upper = corners[0] + (corners[1] - corners[0]) * right
-    lower = corners[2] + (corners[3] - corners[2]) * right
-    return upper + (lower - upper) * down
+    rows = gather_rows(table, index[..., None] + corners(width + 3, 1, x.device)).float()
+    return (rows * bilinear(y - top, x_ - left)[..., None]).sum(-2)
 
 
 class DeformableConv(nn.Module):

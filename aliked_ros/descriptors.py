@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aliked_ros.deform_conv import gather_rows
+from aliked_ros.deform_conv import bilinear, corners, gather_rows
 
 NORM_FLOOR = 1e-12
 
@@ -76,13 +76,11 @@ class Pyramid:
         (high, wide), (height, width) = self._sizes[level], self._sizes[0]
         y, x = y * ((high - 1) / (height - 1)), x * ((wide - 1) / (width - 1))
         top, left = y.floor().clamp(max=max(high - 2, 0)), x.floor().clamp(max=max(wide - 2, 0))
-        down, right = (y - top)[..., None], (x - left)[..., None]
         index = top.to(torch.int32) * wide + left.to(torch.int32)
-        below, beside = (wide if high > 1 else 0), (1 if wide > 1 else 0)
-        corners = [gather_rows(self._rows[level], index + step).float() for step in (0, beside, below, below + beside)]
-        upper = corners[0] + (corners[1] - corners[0]) * right
-        lower = corners[2] + (corners[3] - corners[2]) * right
-        return upper + (lower - upper) * down
+        # A map of one row or column has no neighbours there, and their weight is zero.
+        steps = corners(wide if high > 1 else 0, 1 if wide > 1 else 0, y.device)
+        rows = gather_rows(self._rows[level], index[..., None] + steps).float()
+        return (rows * bilinear(y - top, x - left)[..., None]).sum(-2)
 
 
 class DescriptorHead(nn.Module):
@@ -115,17 +113,16 @@ class DescriptorHead(nn.Module):
     def forward(self, points: Tensor, features: Features) -> Tensor:
         """Unit descriptors (K, D) float32 of points (K, 2) float32, x and y in pixels of the image."""
         places = points[:, None] + self.offsets(points, features)
-        samples = _bilinear(places, features).to(self.sf_conv.weight.dtype)
+        samples = _sample(places, features).to(self.sf_conv.weight.dtype)
         values = F.selu(F.linear(samples, self.sf_conv.weight.flatten(1)))
         descriptors = values.flatten(1) @ self.agg_weights.flatten(0, 1)
         return F.normalize(descriptors.float(), dim=-1, eps=NORM_FLOOR)
 
 
-def _bilinear(places: Tensor, features: Features) -> Tensor:
+def _sample(places: Tensor, features: Features) -> Tensor:
     """Features (..., D) at places (..., 2) between pixels; pixels outside the image count as zero."""
     corner = places.floor()
-    left, top = corner[..., 0], corner[..., 1]
-    right, down = ((places - corner)[..., axis, None] for axis in (0, 1))
-    upper = features(top, left) * (1 - right) + features(top, left + 1) * right
-    lower = features(top + 1, left) * (1 - right) + features(top + 1, left + 1) * right
-    return upper * (1 - down) + lower * down
+    right, down = (places - corner).unbind(-1)
+    left, top = corner[..., None].unbind(-2)
+    y, x = top + corners(1, 0, places.device), left + corners(0, 1, places.device)
+    return (features(y, x) * bilinear(down, right)[..., None]).sum(-2)

@@ -83,10 +83,12 @@ def strongest(scores: Tensor, count: int, rounds: int = NMS_ROUNDS) -> Points:
     # Which of the cell's nine pixels it was, asked of the chosen cells alone.
     steps = torch.arange(CELL, device=scores.device)
     inside = (steps[:, None] * (columns * CELL) + steps).flatten()
-    y, x = (chosen // columns) * CELL, (chosen - chosen // columns * columns) * CELL
+    row = torch.div(chosen, columns, rounding_mode="trunc")
+    y, x = row * CELL, (chosen - row * columns) * CELL
     nine = gather_rows(found.reshape(-1, 1), (y * (columns * CELL) + x)[:, None] + inside)[..., 0]
     place = nine.argmax(dim=1)
-    return _refine(scores, y + place // CELL, x + (place - place // CELL * CELL), values)
+    down = torch.div(place, CELL, rounding_mode="trunc")
+    return _refine(scores, y + down, x + place - down * CELL, values)
 
 
 def above(scores: Tensor, threshold: float, limit: int, rounds: int = NMS_ROUNDS) -> Points:

@@ -133,7 +133,11 @@ class ALIKED(nn.Module):
         """Probability (B, 1, H, W) float32, at padded size, that a pixel is a keypoint."""
         size = (branches[0].shape[2], branches[0].shape[3])
         first = self.score_head[0]
-        parts = [F.conv2d(x, weight) for x, weight in zip(branches, first.weight.chunk(4, dim=1))]  # type: ignore[operator]
+        quarter = branches[0].shape[1]
+        parts = [
+            F.conv2d(branch, first.weight[:, i * quarter : (i + 1) * quarter])  # type: ignore[index]
+            for i, branch in enumerate(branches)
+        ]
         total = parts[0].float() + sum(upsample(part.float(), size) for part in parts[1:])
         return torch.sigmoid(self.score_head[1:](total.to(first.weight.dtype)).float())  # type: ignore[arg-type]
 
