@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import json
 import math
 import sys
@@ -13,8 +15,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from aot_runtime.backends import onnx_file
+from aot_runtime.container import SUFFIXES
 from aot_runtime.environment import Stamp, stamp
-from aot_runtime.errors import AotError, InputError
+from aot_runtime.errors import AotError, ArtifactError, InputError
+from aot_runtime.files import atomic_write
 from aot_runtime.progress import table_console
 
 
@@ -44,6 +49,19 @@ class Result:
     timing: Timing
     peak_mb: float
     file_mb: float
+
+    @property
+    def fps(self) -> float:
+        """Runs per second, one after another, at the median."""
+        return 1e3 / self.timing.p50_ms if self.timing.p50_ms > 0 else float("inf")
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """An artifact of a folder that may not run here, and why."""
+
+    artifact: str
+    reason: str
 
 
 def percentile(sorted_values: Sequence[float], share: float) -> float:
@@ -115,7 +133,8 @@ def benchmark_artifact(
     cuda_graph: bool = False,
     on_run: Callable[[], object] | None = None,
 ) -> list[Result]:
-    """Measure one artifact on its golden inputs (already on the device): compiled, and as a CUDA graph if asked.
+    """Measure one artifact on its golden inputs (already on the device): compiled, and as a CUDA graph if asked
+    (not an ONNX file, whose runtime cannot be captured).
 
     Raises:
         AotError: the artifact may not run here, or a CUDA graph is asked for on a CPU.
@@ -125,7 +144,7 @@ def benchmark_artifact(
     from aot_runtime.compiled_model import load_model
     from aot_runtime.verdict import read_manifest
 
-    chosen = device or _own_device(path)
+    chosen = device or own_device(path)
     on_gpu = chosen.startswith("cuda")
     if on_gpu and torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats(chosen)
@@ -134,7 +153,7 @@ def benchmark_artifact(
         inputs = model.check_inputs(model.golden_inputs())
         synchronize = (lambda: torch.cuda.synchronize(model.device)) if on_gpu else None
         calls: list[tuple[str, Callable[[], object]]] = [("compiled", lambda: model.run_positional(inputs))]
-        if cuda_graph:
+        if cuda_graph and model.capturable:
             golden_shapes = {item.name: item.shape for item in manifest.golden.inputs}
             sizes = {
                 want: golden_shapes[spec.name][axis]
@@ -157,13 +176,13 @@ def benchmark_artifact(
                     shape=", ".join(f"{item.name} {'x'.join(map(str, item.shape))}" for item in manifest.golden.inputs),
                     timing=timing,
                     peak_mb=peak,
-                    file_mb=path.stat().st_size / 1e6,
+                    file_mb=_file_mb(path),
                 )
             )
         return results
 
 
-def _own_device(path: Path) -> str:
+def own_device(path: Path) -> str:
     """The device an artifact was made for; files that have no manifest get their verdict from load_model."""
     from aot_runtime.verdict import read_manifest
 
@@ -171,6 +190,12 @@ def _own_device(path: Path) -> str:
         return read_manifest(path).target.device
     except (AotError, OSError):
         return "cpu"
+
+
+def _file_mb(path: Path) -> float:
+    """The artifact's size, with the weights that an ONNX file may have beside it."""
+    weights = onnx_file.external_file(path) if path.suffix == ".onnx" else None
+    return (path.stat().st_size + (weights.stat().st_size if weights is not None else 0)) / 1e6
 
 
 def _gpu_peak_mb(device: Any) -> float:
@@ -183,7 +208,7 @@ def _gpu_peak_mb(device: Any) -> float:
 
 
 def find_artifacts(paths: Sequence[str]) -> list[Path]:
-    """Files as they are, folders as the *.pt2 in them, sorted.
+    """Files as they are, folders as the artifacts anywhere below them, sorted.
 
     Raises:
         InputError: a folder without artifacts.
@@ -191,9 +216,12 @@ def find_artifacts(paths: Sequence[str]) -> list[Path]:
     found: list[Path] = []
     for text in paths:
         path = Path(text)
-        inside = sorted(path.glob("*.pt2")) if path.is_dir() else [path]
+        inside = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES) if path.is_dir() else [path]
         if not inside:
-            raise InputError(f"expected artifacts, found no *.pt2 in {path}", "export a model first")
+            raise InputError(
+                f"expected artifacts, found no {', '.join('*' + suffix for suffix in SUFFIXES)} in {path}",
+                "export a model first",
+            )
         found.extend(inside)
     return found
 
@@ -205,56 +233,90 @@ def print_results(results: Sequence[Result], environment: Stamp) -> None:
 
     console = table_console()
     table = Table("artifact", "model", "precision", "device", "mode", "inputs")
-    for column in ("p50 ms", "p99 ms", "mean ms", "peak MB", "file MB"):
+    for column in ("p50 ms", "p99 ms", "mean ms", "FPS", "peak MB", "file MB"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in results:
         times = (row.timing.p50_ms, row.timing.p99_ms, row.timing.mean_ms)
         names = (Path(row.artifact).name, row.model, row.precision, row.device, row.mode, row.shape)
         table.add_row(
-            *(Text(name) for name in names), *(f"{ms:.3f}" for ms in times), f"{row.peak_mb:.0f}", f"{row.file_mb:.1f}"
+            *(Text(name) for name in names),
+            *(f"{ms:.3f}" for ms in times),
+            f"{row.fps:.1f}",
+            f"{row.peak_mb:.0f}",
+            f"{row.file_mb:.1f}",
         )
     console.print(table)
     console.print(Text(environment.line()), soft_wrap=True)
 
 
-def results_as_json(results: Sequence[Result], environment: Stamp) -> str:
-    """{"environment": {...}, "results": [...]}."""
-    return json.dumps({"environment": environment.as_dict(), "results": [asdict(row) for row in results]}, indent=2)
+def results_as_json(results: Sequence[Result], environment: Stamp, skipped: Sequence[Skipped] = ()) -> str:
+    """{"environment": {...}, "results": [...], "skipped": [...]}."""
+    document = {
+        "environment": environment.as_dict(),
+        "results": [{**asdict(row), "fps": row.fps} for row in results],
+        "skipped": [asdict(item) for item in skipped],
+    }
+    return json.dumps(document, indent=2)
+
+
+def results_as_csv(results: Sequence[Result], environment: Stamp) -> str:
+    """One line per result, times in ms, the environment in the last columns of each."""
+    text = io.StringIO()
+    stamped = {"cpu": environment.cpu, "gpu": environment.gpu, "torch": environment.torch, "date": environment.date}
+    rows = []
+    for row in results:
+        fields = asdict(row)
+        timing = fields.pop("timing")
+        rows.append({**fields, **timing, "fps": row.fps, **stamped})
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmark", description=__doc__)
-    parser.add_argument("artifacts", nargs="+", help="artifacts (.pt2), or folders of them")
+    parser.add_argument("artifacts", nargs="+", help="artifacts (.pt2, .onnx, .engine), or folders with them")
     parser.add_argument("--runs", type=int, default=200, help="timed runs (default 200)")
     parser.add_argument("--warmup-runs", type=int, default=20, help="runs before the clock starts (default 20)")
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: what each artifact was made for)")
     parser.add_argument("--cuda-graph", action="store_true", help="measure a CUDA graph of the artifact too")
     parser.add_argument("--json", metavar="FILE", help="write the results here as well ('-' for standard output)")
+    parser.add_argument("--csv", metavar="FILE", help="write the results here as a table")
     options = parser.parse_args(argv)
     try:
-        results = _run_all(options)
+        results, skipped = _run_all(options)
         environment = stamp(None if argv is None else ["benchmark", *argv])
+        for item in skipped:
+            print(f"not run: {item.artifact}: {item.reason}", file=sys.stderr)
+        if options.csv:
+            _write(options.csv, results_as_csv(results, environment))
         if options.json == "-":
-            print(results_as_json(results, environment))
+            print(results_as_json(results, environment, skipped))
             return 0
         print_results(results, environment)
         if options.json:
-            from aot_runtime.files import atomic_write
-
-            with atomic_write(options.json) as temporary:
-                temporary.write_text(results_as_json(results, environment) + "\n", encoding="utf-8")
+            _write(options.json, results_as_json(results, environment, skipped) + "\n")
     except AotError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _run_all(options: argparse.Namespace) -> list[Result]:
+def _write(path: str, text: str) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _run_all(options: argparse.Namespace) -> tuple[list[Result], list[Skipped]]:
+    """Measure every artifact. One that was named has to run; those of a folder that may not run here are told."""
     from rich.console import Console
     from rich.progress import Progress
 
+    named = {Path(text) for text in options.artifacts}
     files = find_artifacts(options.artifacts)
-    results = []
+    results: list[Result] = []
+    skipped: list[Skipped] = []
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         for file in files:
@@ -264,15 +326,25 @@ def _run_all(options: argparse.Namespace) -> list[Result]:
             def advance(task: Any = task) -> None:
                 progress.advance(task)
 
-            results += benchmark_artifact(
-                file,
-                options.device,
-                runs=options.runs,
-                warmup_runs=options.warmup_runs,
-                cuda_graph=options.cuda_graph,
-                on_run=advance,
-            )
-    return results
+            try:
+                results += benchmark_artifact(
+                    file,
+                    options.device,
+                    runs=options.runs,
+                    warmup_runs=options.warmup_runs,
+                    cuda_graph=options.cuda_graph,
+                    on_run=advance,
+                )
+            except ArtifactError as error:
+                if file in named:
+                    raise
+                skipped.append(Skipped(str(file), str(error)))
+    if not results:
+        raise InputError(
+            f"expected an artifact that runs here, found none of {len(files)}; {skipped[0].artifact}: "
+            f"{skipped[0].reason}"
+        )
+    return results, skipped
 
 
 if __name__ == "__main__":

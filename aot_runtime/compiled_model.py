@@ -170,6 +170,11 @@ class CompiledModel:
                 self_test_verdict(self.manifest, str(self.path), mismatch.output, mismatch.text, mismatch.non_finite)
             )
 
+    @property
+    def capturable(self) -> bool:
+        """Whether the runtime's calls can be captured in a CUDA graph (ONNX Runtime's synchronise)."""
+        return self._runner is None or self._runner.capturable
+
     def capture_cuda_graph(self, sizes: Mapping[str, int] | None = None) -> CudaGraph:
         """This model as a CUDA graph; `sizes` fixes every dynamic dim. See cuda_graph.CudaGraph.
 
@@ -179,10 +184,8 @@ class CompiledModel:
         """
         from aot_runtime.cuda_graph import CudaGraph
 
-        if self._runner is not None and not self._runner.capturable:
-            raise ArtifactError(
-                f"expected a .pt2 or .engine to capture, found {self.path}", "use it without a CUDA graph"
-            )
+        if not self.capturable:
+            raise ArtifactError(f"expected a .pt2 or .engine to capture, found {self.path}", "use it without a graph")
         return CudaGraph(self, sizes)
 
     def close(self) -> None:

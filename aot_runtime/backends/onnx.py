@@ -167,7 +167,7 @@ def _save(exported: Any, path: Path, options: OnnxOptions) -> None:
         # ValidationError, or a shape-inference error of another type.
         raise ExportError(
             f"expected a valid ONNX model of opset {options.opset}, found {str(error).splitlines()[0]}",
-            "try another opset",
+            "try another opset, or --precision fp32 (an engine of another precision can be built from it)",
         ) from error
 
 

@@ -88,7 +88,9 @@ def check_digest(path: str | os.PathLike[str]) -> None:
     """
     with open(path, "rb") as handle:
         expected, covered, external = "", 0, ""
+        has_graph = False
         for field in _fields(handle, path):
+            has_graph = has_graph or field.number == _GRAPH
             if field.number == _METADATA_PROPS and field.length >= 0:
                 key, value = _property(handle, field, path)
                 if key == DIGEST_KEY:
@@ -97,6 +99,8 @@ def check_digest(path: str | os.PathLike[str]) -> None:
                     external = value
             elif expected:
                 raise DamagedPackage(f"expected the digest to end the file, found more after it in {path}", _COPY_AGAIN)
+        if not has_graph:
+            raise _not_a_model(path, "no graph")
         if not expected:
             raise NoManifest(f"expected a digest (metadata property {DIGEST_KEY}), found none in {path}", _EXPORT)
         if _digest(handle, covered) != expected:
