@@ -24,6 +24,8 @@ PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 def cast_products(model: onnx.ModelProto, precision: str, *, simulate: bool = False) -> int:
     """Cast the products of a model in place; returns how many there were.
 
+    bf16 convolutions are in ONNX from opset 22 on; TensorRT's parser takes them at any, ONNX's checker does not.
+
     Args:
         precision: fp16 or bf16.
         simulate: round to the small type and compute in fp32, for runtimes that lack its kernels (ONNX Runtime on a
