@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import glob
 import os
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ def _arrays(file: Path, inputs: Sequence[TensorSpec]) -> list[tuple[TensorSpec, 
             if missing:
                 raise InputError(f"expected an array {missing[0]}, found {', '.join(loaded.files)} in {file}")
             return [(spec, loaded[spec.name]) for spec in inputs]
-    except (OSError, ValueError, EOFError, KeyError) as error:
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(f"expected arrays, found {file} unreadable ({error})", "write it with numpy.save") from error
 
 

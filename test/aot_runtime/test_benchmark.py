@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import copy
+import csv
 import json
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from aot_runtime.benchmark import find_artifacts, main, measure, percentile
 from aot_runtime.errors import InputError
+from aot_runtime.export import export_model
 from aot_runtime.manifest import Manifest
 
 
@@ -61,16 +65,56 @@ def test_table_and_json(
     assert set(report["environment"]) >= {"cpu", "cores", "gpu", "torch", "date", "command"}
 
 
+def test_every_artifact_of_a_folder(
+    tiny_artifact: tuple[Path, Manifest],
+    tiny_network: Any,
+    export_arguments: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One that may not run here is told and left out; one that is named has to run."""
+    folder = tmp_path / "artifacts"
+    (folder / "onnx").mkdir(parents=True)
+    shutil.copy(tiny_artifact[0], folder / "a.pt2")
+    export_model(copy.deepcopy(tiny_network), path=folder / "onnx" / "b.onnx", **export_arguments)
+    (folder / "c.engine").write_bytes(b"an engine without its manifest")
+    table, report_path = tmp_path / "r.csv", tmp_path / "r.json"
+    counts = ["--runs", "3", "--warmup-runs", "0"]
+    assert main([str(folder), *counts, "--csv", str(table), "--json", str(report_path)]) == 0
+    told = capsys.readouterr()
+    assert f"not run: {folder / 'c.engine'}: REFUSE NO_MANIFEST" in told.err
+    assert "FPS" in told.out
+    rows = list(csv.DictReader(table.open()))
+    assert [Path(row["artifact"]).name for row in rows] == ["a.pt2", "b.onnx"]
+    for row in rows:
+        assert float(row["fps"]) == pytest.approx(1e3 / float(row["p50_ms"]))
+        assert row["precision"] == "fp32"
+        assert float(row["file_mb"]) > 0
+        assert float(row["peak_mb"]) > 10
+        assert row["torch"]
+    report = json.loads(report_path.read_text())
+    assert [row["fps"] > 0 for row in report["results"]] == [True, True]
+    assert [Path(item["artifact"]).name for item in report["skipped"]] == ["c.engine"]
+    assert main([str(folder / "c.engine"), "--runs", "1"]) == 2
+    (folder / "a.pt2").unlink()
+    (folder / "onnx" / "b.onnx").unlink()
+    capsys.readouterr()
+    assert main([str(folder)]) == 2
+    assert "expected an artifact that runs here, found none of 1" in capsys.readouterr().err
+
+
 def test_json_on_standard_output(tiny_artifact: tuple[Path, Manifest], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tiny_artifact[0]), "--runs", "2", "--warmup-runs", "0", "--json", "-"]) == 0
     assert json.loads(capsys.readouterr().out)["results"][0]["model"] == "tiny v1"
 
 
 def test_a_folder_means_its_artifacts(tiny_artifact: tuple[Path, Manifest], tmp_path: Path) -> None:
-    for name in ("b.pt2", "a.pt2"):
+    (tmp_path / "deeper").mkdir()
+    for name in ("b.pt2", "a.pt2", "deeper/c.onnx", "deeper/d.engine", "deeper/d.engine.json"):
         shutil.copy(tiny_artifact[0], tmp_path / name)
     (tmp_path / "readme.txt").write_text("")
-    assert [path.name for path in find_artifacts([str(tmp_path)])] == ["a.pt2", "b.pt2"]
+    names = [path.name for path in find_artifacts([str(tmp_path)])]
+    assert names == ["a.pt2", "b.pt2", "c.onnx", "d.engine"]
     with pytest.raises(InputError, match="expected artifacts, found no"):
         find_artifacts([str(_empty(tmp_path))])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import io
 import platform
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -86,3 +87,41 @@ def test_steps_are_live_on_a_terminal_and_silent_when_told() -> None:
     with Steps("export", 1, enabled=False, stream=quiet).step("compile"):
         pass
     assert quiet.getvalue() == ""
+
+
+def test_versions_are_read_without_loading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorRT's version is in the bindings where pip brought it, in the module where apt did."""
+    from aot_runtime.environment import module_version
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name, text in (
+        ("fakert_bindings", '__version__ = "1.7.1.116"\nraise SystemExit'),
+        ("fakert", "from fakert_bindings import *"),
+        ("fakeapt", "__version__ = '10.3.0'"),
+        ("fakenone", "x = 1"),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(text)
+    assert module_version("fakert") == "1.7.1.116"
+    assert module_version("fakeapt") == "10.3.0"
+    assert module_version("fakenone") == ""
+    assert module_version("no_such_module") == ""
+
+
+def test_details_of_a_step_are_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    steps = Steps("build", 1, stream=stream)
+    clock = [0.0]
+    monkeypatch.setattr("aot_runtime.progress.time.monotonic", lambda: clock[0])
+    with steps.step("compile"):
+        for clock[0] in (1.0, 11.0, 12.0, 25.0):
+            steps.detail(f"phase at {clock[0]:.0f}")
+    assert stream.getvalue().splitlines() == [
+        "build [1/1] compile: phase at 11",
+        "build [1/1] compile: phase at 25",
+        "build [1/1] compile: done, 25.0 s",
+    ]
+    silent = Steps("build", 1, enabled=False, stream=stream)
+    with silent.step("compile"):
+        silent.detail("phase")
+    assert len(stream.getvalue().splitlines()) == 3

@@ -135,3 +135,16 @@ def test_a_mutated_manifest_parses_or_is_an_artifact_error(verdict_cases: dict[s
     except ArtifactError:
         return
     assert Manifest.from_json(manifest.to_json()) == manifest
+
+
+def test_fields_that_came_later_are_left_out_where_empty(plain_manifest: dict[str, Any]) -> None:
+    """So that a reader of the first artifacts, which refuses unknown fields, reads every `.pt2`."""
+    later = {"file_sha256", "source_sha256", "parity_of"}
+    document = json.loads(Manifest.from_json(json.dumps(plain_manifest)).to_json())
+    assert not later & set(document)
+    assert not {"runtime", "runtime_version"} & set(document["target"])
+    plain_manifest.update(file_sha256="ab" * 32, source_sha256="cd" * 32, parity_of="onnx", precision="int8")
+    plain_manifest["target"].update(runtime="tensorrt", runtime_version="10.3.0")
+    manifest = Manifest.from_json(json.dumps(plain_manifest))
+    assert json.loads(manifest.to_json()) == plain_manifest
+    assert Manifest.from_json(manifest.to_json()) == manifest
