@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aliked_ros.deform_conv import bilinear, corners, gather_rows
+from aliked_ros.deform_conv import bilinear_rows, gather_rows
 
 NORM_FLOOR = 1e-12
 
@@ -30,7 +30,7 @@ class Features(Protocol):
     width: int
 
     def __call__(self, y: Tensor, x: Tensor) -> Tensor:
-        """Unit features (..., D) float32 at integer pixels y, x (...) given as float32; zero outside the image."""
+        """Unit features (..., D) float32 at integer pixels y, x (...) inside the image, given as float32."""
 
 
 class DenseMap:
@@ -41,9 +41,7 @@ class DenseMap:
         self._rows = features.flatten(1).t()
 
     def __call__(self, y: Tensor, x: Tensor) -> Tensor:
-        near_y, near_x = y.clamp(0, self.height - 1), x.clamp(0, self.width - 1)
-        rows = gather_rows(self._rows, near_y.to(torch.int32) * self.width + near_x.to(torch.int32)).float()
-        return torch.where(((near_y == y) & (near_x == x))[..., None], rows, 0.0)
+        return gather_rows(self._rows, y.to(torch.int32) * self.width + x.to(torch.int32)).float()
 
 
 class Pyramid:
@@ -62,14 +60,11 @@ class Pyramid:
         self._rows = [branch[0].permute(1, 2, 0).reshape(-1, branch.shape[1]) for branch in branches]
 
     def __call__(self, y: Tensor, x: Tensor) -> Tensor:
-        near_y, near_x = y.clamp(0, self.height - 1), x.clamp(0, self.width - 1)
-        inside = (near_y == y) & (near_x == x)
-        padded_y, padded_x = near_y + self._origin[0], near_x + self._origin[1]
+        padded_y, padded_x = y + self._origin[0], x + self._origin[1]
         index = padded_y.to(torch.int32) * self._sizes[0][1] + padded_x.to(torch.int32)
         parts = [gather_rows(self._rows[0], index).float()]
         parts += [self._interpolate(level, padded_y, padded_x) for level in range(1, len(self._rows))]
-        features = F.normalize(torch.cat(parts, dim=-1), dim=-1, eps=NORM_FLOOR)
-        return torch.where(inside[..., None], features, 0.0)
+        return F.normalize(torch.cat(parts, dim=-1), dim=-1, eps=NORM_FLOOR)
 
     def _interpolate(self, level: int, y: Tensor, x: Tensor) -> Tensor:
         """Branch `level` at pixels of the padded image, bilinear, corners on corners."""
@@ -78,9 +73,8 @@ class Pyramid:
         top, left = y.floor().clamp(max=max(high - 2, 0)), x.floor().clamp(max=max(wide - 2, 0))
         index = top.to(torch.int32) * wide + left.to(torch.int32)
         # A map of one row or column has no neighbours there, and their weight is zero.
-        steps = corners(wide if high > 1 else 0, 1 if wide > 1 else 0, y.device)
-        rows = gather_rows(self._rows[level], index[..., None] + steps).float()
-        return (rows * bilinear(y - top, x - left)[..., None]).sum(-2)
+        step = (wide if high > 1 else 0, 1 if wide > 1 else 0)
+        return bilinear_rows(self._rows[level], index, step, y - top, x - left)
 
 
 class DescriptorHead(nn.Module):
@@ -98,11 +92,7 @@ class DescriptorHead(nn.Module):
     def offsets(self, points: Tensor, features: Features) -> Tensor:
         """Where each point looks, relative to itself: (K, M, 2) float32, x and y in pixels, of points (K, 2)."""
         first, last = self.offset_conv[0], self.offset_conv[2]
-        steps = torch.arange(-1, 2, device=points.device, dtype=torch.float32)
-        centre = points.floor()
-        y = (centre[:, 1, None, None] + steps[:, None]).expand(-1, 3, 3)
-        x = (centre[:, 0, None, None] + steps).expand(-1, 3, 3)
-        patch = features(y, x).to(first.weight.dtype).flatten(1)  # type: ignore[arg-type]
+        patch = patches(points.floor(), features).to(first.weight.dtype).flatten(1)  # type: ignore[arg-type]
         # A 3x3 convolution of a 3x3 patch is one product.
         kernel = first.weight.permute(0, 2, 3, 1).flatten(1)  # type: ignore[operator]
         hidden = F.selu(F.linear(patch, kernel, first.bias))  # type: ignore[arg-type]
@@ -119,10 +109,33 @@ class DescriptorHead(nn.Module):
         return F.normalize(descriptors.float(), dim=-1, eps=NORM_FLOOR)
 
 
+def patches(centres: Tensor, features: Features) -> Tensor:
+    """Features (K, 3, 3, D) of the pixels around centres (K, 2), x and y; zero outside the image."""
+    steps = torch.arange(-1, 2, device=centres.device, dtype=torch.float32)
+    x, in_x = _inside(centres[:, 0, None] + steps, features.width)
+    y, in_y = _inside(centres[:, 1, None] + steps, features.height)
+    found = features(y[:, :, None].expand(-1, 3, 3), x[:, None].expand(-1, 3, 3))
+    return found * (in_y[:, :, None] * in_x[:, None])[..., None]
+
+
 def _sample(places: Tensor, features: Features) -> Tensor:
     """Features (..., D) at places (..., 2) between pixels; pixels outside the image count as zero."""
     corner = places.floor()
     right, down = (places - corner).unbind(-1)
-    left, top = corner[..., None].unbind(-2)
-    y, x = top + corners(1, 0, places.device), left + corners(0, 1, places.device)
-    return (features(y, x) * bilinear(down, right)[..., None]).sum(-2)
+    left, top = corner.unbind(-1)
+    rows = _weighted(top, down, features.height)
+    columns = _weighted(left, right, features.width)
+    parts = [features(y, x) * (high * wide)[..., None] for y, high in rows for x, wide in columns]
+    return parts[0] + parts[1] + parts[2] + parts[3]
+
+
+def _weighted(first: Tensor, fraction: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
+    """The two pixels around a place on an axis, each with its weight, which is zero off the axis."""
+    (near, in_near), (far, in_far) = _inside(first, size), _inside(first + 1, size)
+    return [(near, (1 - fraction) * in_near), (far, fraction * in_far)]
+
+
+def _inside(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Indices clamped onto an axis, and 1 where they were on it, else 0."""
+    near = index.clamp(0, size - 1)
+    return near, (near == index).float()

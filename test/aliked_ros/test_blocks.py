@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from aliked_ros.config import from_name
 from aliked_ros.deform_conv import deform_conv2d
-from aliked_ros.descriptors import DenseMap, Pyramid
+from aliked_ros.descriptors import DenseMap, Pyramid, patches
 from aliked_ros.detection import above, peaks, strongest, suppress
 from aliked_ros.model import ALIKED, padding, upsample
 
@@ -129,9 +129,7 @@ def test_fillers_have_no_peak() -> None:
 
 def test_patches_outside_are_zero(blocks: dict[str, np.ndarray]) -> None:
     features = DenseMap(torch.from_numpy(blocks["patch_map"]))
-    steps = torch.arange(-1.0, 2)
-    x, y = torch.from_numpy(blocks["patch_points_xy"]).float().T
-    patch = features((y[:, None, None] + steps[:, None]).expand(-1, 3, 3), (x[:, None, None] + steps).expand(-1, 3, 3))
+    patch = patches(torch.from_numpy(blocks["patch_points_xy"]).float(), features)
     np.testing.assert_array_equal(patch.permute(0, 3, 1, 2).numpy(), blocks["patch_out"])
 
 
@@ -176,7 +174,7 @@ def test_a_pyramid_reads_as_the_whole_map(size: tuple[int, int]) -> None:
     left, right, top, bottom = padding(*size)
     padded = nn.functional.pad(image, (left, right, top, bottom), mode="replicate")
     pyramid = Pyramid(model.branches(model.encode(padded)), size, (top, left))
-    y, x = torch.meshgrid(torch.arange(-2.0, size[0] + 2), torch.arange(-2.0, size[1] + 2), indexing="ij")
+    y, x = torch.meshgrid(torch.arange(float(size[0])), torch.arange(float(size[1])), indexing="ij")
     torch.testing.assert_close(pyramid(y, x), DenseMap(features[0])(y, x), atol=1e-5, rtol=0)
 
 
