@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = "aliked-n16rot"
 DEFAULT_TOP_K = 1000
 PRECISIONS = ("fp32", "fp16")
+FORMATS = ("pt2", "onnx", "engine")
 LICENCE = "BSD-3-Clause"
 # SHA-256 of the official files: n16 and n16rot have the same shapes, and only this tells them apart.
 OFFICIAL_SHA256 = {
@@ -201,7 +202,8 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("-m", "--model", default=DEFAULT_MODEL, help=f"one of: {', '.join(CONFIGS)} (default {DEFAULT_MODEL})")
     add("-c", "--checkpoint", help="official checkpoint (.pth or .safetensors)")
-    add("-o", "--output-name", help="the artifact to write (default: <model>_<width>x<height>_k<top_k>.pt2)")
+    add("-o", "--output-name", help="the artifact to write (default: <model>_<width>x<height>_k<top_k>.<format>)")
+    add("--format", choices=FORMATS, help="what to write (default: by the name's suffix, else pt2)")
     add("--height", type=int, default=480, help="of the camera's images (default 480)")
     add("--width", type=int, default=640, help="of the camera's images (default 640)")
     add("--top_k", "--top-k", type=int, default=DEFAULT_TOP_K, help=f"keypoints (default {DEFAULT_TOP_K})")
@@ -233,7 +235,7 @@ def _check(options: argparse.Namespace) -> None:
 
 def _run(options: argparse.Namespace, command: list[str]) -> int:
     _check(options)
-    config = from_name(options.model)
+    path = _output_path(options)
 
     import torch
 
@@ -243,13 +245,10 @@ def _run(options: argparse.Namespace, command: list[str]) -> int:
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if options.random_weights:
         seed = options.seed or 0
-        model, checkpoint = ALIKED(config).randomise(seed), CheckpointInfo.random(seed)
+        model, checkpoint = ALIKED(from_name(options.model)).randomise(seed), CheckpointInfo.random(seed)
         print(f"note: exporting random weights (seed {seed}); the keypoints mean nothing", file=sys.stderr)
     else:
         model, checkpoint = read_network(options.model, options.checkpoint)
-    path = Path(options.output_name or f"{config.name}_{options.width}x{options.height}_k{options.top_k}.pt2")
-    if path.suffix != ".pt2":
-        path = path.with_name(path.name + ".pt2")
     export_aliked(
         model,
         path,
@@ -267,6 +266,17 @@ def _run(options: argparse.Namespace, command: list[str]) -> int:
     if options.runs:
         _print_latency(path, device, options.runs, options.warmup_runs)
     return 0
+
+
+def _output_path(options: argparse.Namespace) -> Path:
+    """The file to write, with the suffix that tells `export_model` what to make."""
+    name = f"{from_name(options.model).name}_{options.width}x{options.height}_k{options.top_k}"
+    path = Path(options.output_name or name)
+    known = path.suffix.removeprefix(".") if path.suffix.removeprefix(".") in FORMATS else None
+    wanted = options.format or known or FORMATS[0]
+    if known not in (None, wanted):
+        raise InputError(f"expected a name that ends in .{wanted} for --format {wanted}, found {path}")
+    return path if known else path.with_name(f"{path.name}.{wanted}")
 
 
 def _print_latency(path: Path, device: str, runs: int, warmup_runs: int) -> None:

@@ -19,7 +19,7 @@ SOURCES = (
     *("aliked_ros/config.py", "aliked_ros/model.py", "aliked_ros/deform_conv.py", "aliked_ros/descriptors.py"),
     *("aliked_ros/detection.py", "aliked_ros/deploy.py", "aliked_ros/alignment.py", "aliked_ros/export_aliked.py"),
     *("aot_runtime/export.py", "aot_runtime/golden.py", "aot_runtime/manifest.py", "aot_runtime/backends/aoti.py"),
-    "aot_runtime/backends/package.py",
+    *("aot_runtime/backends/package.py", "aot_runtime/backends/onnx.py"),
 )
 SCORE_STEPS = 16383
 
@@ -96,9 +96,9 @@ def aliked_artifact(artifact_cache: Path, shared: Path) -> Callable[..., Path]:
     from aliked_ros.export_aliked import export_aliked, read_network
     from aot_runtime.verdict import judge
 
-    def get(variant: str, **options: Any) -> Path:
+    def get(variant: str, suffix: str = ".pt2", **options: Any) -> Path:
         weights = shared / "weights" / "aliked" / f"aliked-{variant}.pth"
-        path = artifact_cache / f"aliked_{variant}_{source_key(weights, options)}.pt2"
+        path = artifact_cache / f"aliked_{variant}_{source_key(weights, options)}{suffix}"
         if not path.is_file() or not judge(path, "cpu").ok:
             model, checkpoint = read_network(variant, weights)
             export_aliked(model, path, checkpoint=checkpoint, progress=False, **options)

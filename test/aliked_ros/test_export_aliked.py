@@ -65,6 +65,7 @@ def test_the_command_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[st
         (["--random-weights", "--height", "32", "--width", "32"], "--top_k from 1 to 121 for 32x32"),
         (["--random-weights", "--top_k", "0"], "--top_k from 1 to 34240"),
         (["--random-weights", "--nms-rounds", "0"], "one or more rounds"),
+        (["--random-weights", "--format", "onnx", "-o", "a.pt2"], "ends in .onnx for --format onnx, found a.pt2"),
     ],
 )
 def test_mistakes_are_explained_in_one_line(
@@ -106,6 +107,21 @@ def test_bfloat16_is_refused(tmp_path: Path) -> None:
         export_aliked.export_aliked(
             model, tmp_path / "x.pt2", checkpoint=CheckpointInfo.random(0), height=64, width=64, precision="bf16"
         )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ([], "aliked-n16rot_640x480_k1000.pt2"),
+        (["--format", "onnx", "--top_k", "50"], "aliked-n16rot_640x480_k50.onnx"),
+        (["-o", "a.engine"], "a.engine"),
+        (["-o", "v1.0", "--format", "onnx"], "v1.0.onnx"),
+        (["-o", "a.onnx", "--format", "onnx"], "a.onnx"),
+    ],
+)
+def test_the_suffix_follows_the_format(arguments: list[str], name: str) -> None:
+    options = export_aliked._parser().parse_args(arguments)
+    assert str(export_aliked._output_path(options)) == name
 
 
 def test_help_needs_no_torch() -> None:

@@ -125,6 +125,20 @@ def test_compiled(
     compare(above_threshold(outputs, golden), golden)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("variant", "case"), [("n16rot", "tum_k1000"), ("t16", "kitti_k500"), ("n32", "crop_th02")])
+def test_onnx(
+    variant: str, case: str, aliked_artifact: Callable[..., Path], aliked_golden: Callable[[str, str], Any]
+) -> None:
+    pytest.importorskip("onnxruntime")
+    from aot_runtime.compiled_model import load_model
+
+    golden = aliked_golden(variant, case)
+    with load_model(aliked_artifact(variant, suffix=".onnx", **options(golden, case))) as model:
+        outputs = model.run(image=torch.from_numpy(golden.image)[None])
+    compare(above_threshold(outputs, golden), golden)
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_half_precision(
     variant: str, aliked_model: Callable[[str], Any], aliked_golden: Callable[[str, str], Any]
