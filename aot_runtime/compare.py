@@ -22,12 +22,12 @@ import numpy as np
 import numpy.typing as npt
 
 from aot_runtime.errors import AotError, InputError
+from aot_runtime.keypoints import is_keypoints, mutual_nearest, per_point
 from aot_runtime.progress import table_console
 
 if TYPE_CHECKING:
     from aot_runtime.compiled_model import CompiledModel
 
-KEYPOINT_OUTPUTS = ("keypoints", "scores", "descriptors")
 DEFAULT_DISTANCE = 3.0
 _Array = npt.NDArray[np.float64]
 
@@ -114,18 +114,9 @@ def compare_outputs(a: Mapping[str, _Array], b: Mapping[str, _Array], distance: 
     skipped: tuple[str, ...] = ()
     if is_keypoints(a):
         keypoints = compare_keypoints(a, b, distance)
-        skipped = tuple(name for name in a if a[name].ndim >= 2 and a[name].shape[:2] == a["keypoints"].shape[:2])
+        skipped = per_point(a)
     errors = tuple(_output_error(name, a[name], b[name]) for name in a if name not in skipped)
     return Comparison(errors, keypoints)
-
-
-def is_keypoints(outputs: Mapping[str, _Array]) -> bool:
-    """Whether these are keypoints (1, K, 2) with at least scores or descriptors of as many."""
-    points = outputs.get("keypoints")
-    if points is None or points.ndim != 3 or points.shape[0] != 1 or points.shape[2] != 2:
-        return False
-    others = [outputs[name] for name in KEYPOINT_OUTPUTS[1:] if name in outputs]
-    return bool(others) and all(other.shape[:2] == points.shape[:2] for other in others)
 
 
 def compare_keypoints(a: Mapping[str, _Array], b: Mapping[str, _Array], distance: float) -> KeypointError:
@@ -161,19 +152,6 @@ def compare_keypoints(a: Mapping[str, _Array], b: Mapping[str, _Array], distance
         cosine_p01=None if cosines is None else _percentile(cosines, 1),
         cosine_median=None if cosines is None else _percentile(cosines, 50),
     )
-
-
-def mutual_nearest(a: _Array, b: _Array, distance: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """(i, j): a[i] and b[j] are each other's nearest, at most `distance` apart; a (N, 2) and b (M, 2) in pixels."""
-    none = np.zeros(0, np.int64)
-    if not len(a) or not len(b):
-        return none, none
-    # |a - b|^2 from differences, not from products, which would lose the small distances that count here.
-    squared = ((a[:, None, :] - b[None, :, :]) ** 2).sum(2)
-    nearest_b, nearest_a = squared.argmin(1), squared.argmin(0)
-    rows = np.arange(len(a))
-    kept = (nearest_a[nearest_b] == rows) & (squared[rows, nearest_b] <= distance * distance)
-    return rows[kept], nearest_b[kept]
 
 
 def _percentile(values: _Array, percent: float) -> float | None:

@@ -10,6 +10,7 @@ it was not, and the self-test on activation is its first run.
 from __future__ import annotations
 
 import datetime
+import functools
 import importlib.util
 import os
 import platform
@@ -27,6 +28,7 @@ from aot_runtime.calibration import Sample, read_samples
 from aot_runtime.environment import cuda_devices
 from aot_runtime.errors import ArtifactError, ExportError
 from aot_runtime.files import sha256_file
+from aot_runtime.keypoints import align_keypoints, is_keypoints
 from aot_runtime.manifest import (
     PRECISIONS,
     DynamicDim,
@@ -43,9 +45,11 @@ from aot_runtime.verdict import judge, read_manifest
 if TYPE_CHECKING:
     import torch
 
+    from aot_runtime.export import Align
     from aot_runtime.runner import Runner
 
 _CAST = ("fp16", "bf16")
+_MISSING = {"fp16": 0.02, "bf16": 0.1, "int8": 0.1, "fp8": 0.1}
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ def export_engine(
     options: EngineOptions,
     *,
     tolerances: Tolerance | Mapping[str, Tolerance] | None = None,
+    align: Align | None = None,
     rebuild_command: Sequence[str] = (),
     progress: bool = True,
 ) -> Manifest:
@@ -114,6 +119,7 @@ def export_engine(
             precision,
             options,
             tolerances=tolerances,
+            align=align,
             rebuild_command=rebuild_command,
             progress=progress,
         )
@@ -126,6 +132,7 @@ def build_engine(
     options: EngineOptions | None = None,
     *,
     tolerances: Tolerance | Mapping[str, Tolerance] | None = None,
+    align: Align | None = None,
     rebuild_command: Sequence[str] = (),
     progress: bool = True,
 ) -> Manifest:
@@ -134,6 +141,7 @@ def build_engine(
     Args:
         precision: fp32, fp16, bf16, int8 or fp8; None for that of the ONNX file, which must be fp32 for another one.
         tolerances: against the ONNX file, for all outputs or by name; by default DEFAULT_TOLERANCES[precision].
+        align: see export_model; by default keypoints are matched by place.
 
     Raises:
         ExportError: the ONNX file is no artifact, its graph at this precision computes something else than eager, or
@@ -167,10 +175,11 @@ def build_engine(
         with steps.step("run it in onnxruntime"):
             bounds = choose_tolerances([spec.name for spec in manifest.outputs], chosen, tolerances)
             reference = _reference(source, manifest)
+            order = align or _default_align(manifest, reference, chosen)
             parity, outputs = manifest.parity, reference
             if simulated != source:
                 parity, outputs = _compare(
-                    OnnxRunner(simulated, optimize=chosen != "fp8"), manifest, reference, bounds, f" of {chosen}"
+                    OnnxRunner(simulated, optimize=chosen != "fp8"), manifest, reference, bounds, order, f" of {chosen}"
                 )
         with steps.step(f"{library.name} {library.version} for {tensorrt.target_name(capability)}"):
             settings = tensorrt_build.BuildSettings(
@@ -199,7 +208,7 @@ def build_engine(
             parity_of="onnx",
         )
         with steps.step(f"write {path}"):
-            made = _run_here(built.engine, Path(scratch), made, manifest, reference, bounds)
+            made = _run_here(built.engine, Path(scratch), made, manifest, reference, bounds, order)
             # What load_model would refuse must not be written.
             parsed = Manifest.from_json(made.to_json(), source=str(path))
             engine_file.write(path, built.engine, made.to_json(indent=2))
@@ -337,11 +346,23 @@ def _compare(
     manifest: Manifest,
     reference: Sequence[torch.Tensor],
     bounds: Mapping[str, Tolerance],
+    align: Align | None,
     what: str,
 ) -> tuple[tuple[OutputParity, ...], list[torch.Tensor]]:
     """(parity with the ONNX artifact, outputs) of a runner on the reference's device."""
     outputs = runner.run(_golden_inputs(manifest, str(reference[0].device)))
-    return compare_outputs(reference, outputs, bounds, what), outputs
+    compared = outputs
+    if align is not None:
+        ordered = align(dict(zip(bounds, reference)), dict(zip(bounds, outputs)))
+        compared = [ordered[name] for name in bounds]
+    return compare_outputs(reference, compared, bounds, what), outputs
+
+
+def _default_align(manifest: Manifest, reference: Sequence[torch.Tensor], precision: str) -> Align | None:
+    """Keypoints matched by place, with the share of them that a precision may lose; None for other outputs."""
+    if not is_keypoints(dict(zip((spec.name for spec in manifest.outputs), reference))):
+        return None
+    return functools.partial(align_keypoints, missing=_MISSING.get(precision, 0.01))
 
 
 def _golden(manifest: Manifest, outputs: Sequence[torch.Tensor], parity: Sequence[OutputParity]) -> Golden:
@@ -403,6 +424,7 @@ def _run_here(
     source: Manifest,
     reference: Sequence[torch.Tensor],
     bounds: Mapping[str, Tolerance],
+    align: Align | None,
 ) -> Manifest:
     """The manifest with the parity of the engine itself, where its GPU is in this machine."""
     devices = [found for _, found in cuda_devices()]
@@ -418,7 +440,7 @@ def _run_here(
     file.write_bytes(engine)
     index = devices.index(made.target.compute_capability)
     on_device = [tensor.to(f"cuda:{index}") for tensor in reference]
-    parity, outputs = _compare(TensorRtRunner(file, made, index), made, on_device, bounds, " of the engine")
+    parity, outputs = _compare(TensorRtRunner(file, made, index), made, on_device, bounds, align, " of the engine")
     return replace(made, parity=parity, parity_of="", golden=_golden(source, outputs, parity))
 
 

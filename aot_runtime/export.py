@@ -144,6 +144,7 @@ def export_model(
             precision,
             engine_options or EngineOptions(),
             tolerances=tolerances,
+            align=align,
             rebuild_command=rebuild_command,
             progress=progress,
         )

@@ -18,7 +18,11 @@ from aot_runtime.errors import ExportError
 if TYPE_CHECKING:
     import onnx
 
-PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+# TensorRT-RTX 1.7 has no bf16 deconvolution ("could not infer output types").
+PRODUCTS = {
+    "fp16": frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"}),
+    "bf16": frozenset({"Conv", "Gemm", "MatMul"}),
+}
 
 
 def cast_products(model: onnx.ModelProto, precision: str, *, simulate: bool = False) -> int:
@@ -37,17 +41,20 @@ def cast_products(model: onnx.ModelProto, precision: str, *, simulate: bool = Fa
     import onnx
 
     small = {"fp16": onnx.TensorProto.FLOAT16, "bf16": onnx.TensorProto.BFLOAT16}[precision]
-    return _Casting(model, small, f"_{precision}", simulate).run()
+    return _Casting(model, small, PRODUCTS[precision], f"_{precision}", simulate).run()
 
 
 class _Casting:
     """One pass over the nodes of a graph; subgraphs of control flow stay as they are."""
 
-    def __init__(self, model: onnx.ModelProto, small: int, suffix: str, simulate: bool) -> None:
+    def __init__(
+        self, model: onnx.ModelProto, small: int, products: frozenset[str], suffix: str, simulate: bool
+    ) -> None:
         import onnx
 
         self._model = model
         self._small = small
+        self._products = products
         self._suffix = suffix
         self._simulate = simulate
         self._weights = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -58,7 +65,7 @@ class _Casting:
     def run(self) -> int:
         count = 0
         for node in list(self._model.graph.node):
-            if node.op_type in PRODUCTS and node.domain == "" and self._is_fp32(node):
+            if node.op_type in self._products and node.domain == "" and self._is_fp32(node):
                 self._product(node)
                 count += 1
             else:

@@ -158,12 +158,12 @@ def _by_modelopt(source: Path, destination: Path, mode: str, samples: Sequence[S
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The tools print to standard output and log advice about preprocessing."""
+    """The tools print, draw progress bars and log advice about preprocessing."""
     root: Any = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             yield
     finally:
         root.setLevel(level)

@@ -32,6 +32,7 @@ _DTYPES = {
     "BOOL": "bool",
 }
 _MAX_MESSAGES = 20
+_MAX_TEXT = 600
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,8 @@ class TensorRt:
         """What the library said went wrong since the last call, on one line."""
         text = "; ".join(self.log.messages)
         self.log.messages.clear()
-        return text or "no reason given"
+        # Some name a whole graph with its weights.
+        return (text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}...") or "no reason given"
 
 
 _LOADED: dict[str, TensorRt] = {}

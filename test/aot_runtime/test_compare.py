@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from aot_runtime.compare import compare_artifacts, compare_keypoints, compare_outputs, main, mutual_nearest
-from aot_runtime.errors import InputError
+from aot_runtime.compare import compare_artifacts, compare_keypoints, compare_outputs, main
+from aot_runtime.errors import ExportError, InputError
 from aot_runtime.export import export_model
+from aot_runtime.keypoints import align_keypoints, mutual_nearest
 from aot_runtime.manifest import CheckpointInfo, Manifest
 
 
@@ -117,6 +118,26 @@ def test_keypoints_that_moved_and_vanished() -> None:
     assert (nothing.matched, nothing.missed, nothing.score_max, nothing.cosine_p01) == (0, 1.0, None, None)
     with pytest.raises(InputError, match=r"keypoints .1, K, 2. with scores or descriptors in both"):
         compare_keypoints(a, {"keypoints": a["keypoints"]}, 3.0)
+
+
+def test_rows_are_put_in_the_order_of_the_reference() -> None:
+    a = {name: torch.from_numpy(array) for name, array in points().items()}
+    a["score_map"] = torch.rand(1, 1, 9, 9)
+    order = torch.from_numpy(np.random.default_rng(4).permutation(200))
+    b = {name: tensor if name == "score_map" else tensor[:, order].clone() for name, tensor in a.items()}
+    b["keypoints"] += 0.1
+    b["keypoints"][0, :2] += 400.0
+    aligned = align_keypoints(a, b, missing=0.01)
+    errors = (aligned["keypoints"] - a["keypoints"]).abs()
+    # Two have no match and take the reference's place.
+    assert int((errors.sum(2) == 0).sum()) == 2
+    assert float(errors.max()) == pytest.approx(0.1)
+    assert torch.equal(aligned["descriptors"], a["descriptors"])
+    assert torch.equal(aligned["score_map"], a["score_map"])
+    with pytest.raises(ExportError, match=r"all but 0.1 % of 200 keypoints within 1 px .*found 2 without"):
+        align_keypoints(a, b, missing=0.001)
+    fewer = {name: tensor[:, :50] for name, tensor in a.items()}
+    assert align_keypoints(a, fewer, missing=0.01)["keypoints"].shape == (1, 50, 2)
 
 
 class Points(torch.nn.Module):

@@ -53,11 +53,13 @@ class Picture(torch.nn.Module):
         self.first = torch.nn.Conv2d(3, 16, 3, padding=1)
         self.second = torch.nn.Conv2d(16, 16, 3, padding=1, stride=2)
         self.last = torch.nn.Linear(16, 8)
+        self.up = torch.nn.ConvTranspose2d(16, 16, 2, stride=2)
 
     def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
         hidden = torch.relu(self.first(image.to(self.first.weight.dtype)))
         hidden = torch.relu(self.second(hidden))
         wide = torch.nn.functional.interpolate(hidden.float(), scale_factor=2, mode="bilinear", align_corners=True)
+        wide = wide + self.up(hidden).float()
         features = self.last(wide.permute(0, 2, 3, 1).to(self.last.weight.dtype)).float()
         return {"features": features, "best": features.sum(3).flatten(1).argmax(1)}
 
@@ -177,6 +179,48 @@ def test_dynamic_sizes_become_a_profile(tmp_path: Path, tiny_network: Any, expor
             )
 
 
+class Points(torch.nn.Module):
+    """The strongest places of a filtered image, in the order of scores that are nearly equal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(6)
+        self.filter = torch.nn.Conv2d(1, 9, 3, padding=1)
+
+    def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        features = self.filter(image)
+        scores, index = (0.5 + 1e-3 * features[:, 0]).flatten(1).topk(60)
+        points = torch.stack([index % 32, index // 32], -1).float() * 8
+        descriptors = torch.gather(features[:, 1:].flatten(2), 2, index[:, None].expand(-1, 8, -1)).transpose(1, 2)
+        return {"keypoints": points, "scores": scores, "descriptors": descriptors}
+
+
+def test_keypoints_are_matched_before_they_are_compared(tmp_path: Path) -> None:
+    """bf16 sorts nearly equal scores otherwise; by rows the keypoints would be hundreds of pixels apart."""
+    arguments = {**PICTURE, "example_inputs": {"image": torch.zeros(1, 1, 24, 32)}}
+    arguments["outputs"] = [("keypoints", "", "px"), ("scores", "", ""), ("descriptors", "", "")]
+    source = tmp_path / "k.onnx"
+    export_model(Points(), path=source, **arguments)
+    options = EngineOptions(target="sm_89")
+    manifest = build_engine(source, tmp_path / "k.engine", "bf16", options, progress=False)
+    assert manifest.parity[0].max_abs == 0
+    assert 0 < manifest.parity[2].max_abs < 0.05
+
+    def as_it_is(reference: Any, found: Any) -> Any:
+        return found
+
+    with pytest.raises(ExportError, match=r"output keypoints of bf16 within 1e-06 of eager, found max abs error \d\d"):
+        build_engine(
+            source,
+            tmp_path / "l.engine",
+            "bf16",
+            options,
+            tolerances={"keypoints": Tolerance(1e-6, 0.0)},
+            align=as_it_is,
+            progress=False,
+        )
+
+
 def test_an_fp16_network_keeps_its_islands(tmp_path: Path) -> None:
     """export_model casts the network itself; the engine takes its types from the graph."""
 
@@ -209,7 +253,7 @@ def test_an_fp16_network_keeps_its_islands(tmp_path: Path) -> None:
 def test_products_are_rounded_and_nothing_else(picture_onnx: Path, tmp_path: Path, precision: str) -> None:
     """The simulated graph computes in ONNX Runtime what the cast one does in TensorRT; torch's autocast judges both."""
     model = onnx.load(picture_onnx)
-    assert mixed_precision.cast_products(model, precision) == 3
+    assert mixed_precision.cast_products(model, precision) == {"fp16": 4, "bf16": 3}[precision]
     if precision == "fp16":
         # bf16 convolutions are in ONNX from opset 22 on; TensorRT takes them at any.
         onnx.checker.check_model(model, full_check=True)
@@ -217,6 +261,9 @@ def test_products_are_rounded_and_nothing_else(picture_onnx: Path, tmp_path: Pat
     by_kind = {node.op_type: node for node in model.graph.node}
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     assert all(types[node.input[1]] == small for node in model.graph.node if node.op_type in ("Conv", "MatMul"))
+    # TensorRT-RTX has no bf16 deconvolution.
+    deconvolution = types[by_kind["ConvTranspose"].input[1]]
+    assert deconvolution == (small if precision == "fp16" else onnx.TensorProto.FLOAT)
     assert "Resize" in by_kind
     assert {value.type.tensor_type.elem_type for value in model.graph.input} == {onnx.TensorProto.FLOAT}
     simulated = onnx.load(picture_onnx)
