@@ -10,7 +10,6 @@ it was not, and the self-test on activation is its first run.
 from __future__ import annotations
 
 import datetime
-import functools
 import importlib.util
 import os
 import platform
@@ -21,14 +20,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aot_runtime import engine_graph
 from aot_runtime import golden as goldens
-from aot_runtime.backends import engine_file, mixed_precision, onnx_file, quantise, tensorrt, tensorrt_build
+from aot_runtime.backends import engine_file, tensorrt, tensorrt_build
 from aot_runtime.backends.onnx import OnnxRunner
-from aot_runtime.calibration import Sample, read_samples
+from aot_runtime.calibration import Sample
 from aot_runtime.environment import cuda_devices
 from aot_runtime.errors import ArtifactError, ExportError
 from aot_runtime.files import sha256_file
-from aot_runtime.keypoints import align_keypoints, is_keypoints
 from aot_runtime.manifest import (
     PRECISIONS,
     DynamicDim,
@@ -38,7 +37,7 @@ from aot_runtime.manifest import (
     Target,
     TensorSpec,
 )
-from aot_runtime.parity import Tolerance, choose_tolerances, compare_outputs
+from aot_runtime.parity import Tolerance, choose_tolerances
 from aot_runtime.progress import Steps
 from aot_runtime.verdict import judge, read_manifest
 
@@ -46,10 +45,6 @@ if TYPE_CHECKING:
     import torch
 
     from aot_runtime.export import Align
-    from aot_runtime.runner import Runner
-
-_CAST = ("fp16", "bf16")
-_MISSING = {"fp16": 0.02, "bf16": 0.1, "int8": 0.1, "fp8": 0.1}
 
 
 @dataclass(frozen=True)
@@ -171,16 +166,15 @@ def build_engine(
             if finished is not None:
                 return finished
         with steps.step(f"{chosen} graph"):
-            graph, simulated = _make_graph(source, Path(scratch), manifest, chosen, options)
+            graph, simulated = engine_graph.make_graph(source, Path(scratch), manifest, chosen, options)
         with steps.step("run it in onnxruntime"):
             bounds = choose_tolerances([spec.name for spec in manifest.outputs], chosen, tolerances)
-            reference = _reference(source, manifest)
-            order = align or _default_align(manifest, reference, chosen)
+            reference = engine_graph.reference_outputs(source, manifest)
+            order = align or engine_graph.default_align(manifest, reference, chosen)
             parity, outputs = manifest.parity, reference
             if simulated != source:
-                parity, outputs = _compare(
-                    OnnxRunner(simulated, optimize=chosen != "fp8"), manifest, reference, bounds, order, f" of {chosen}"
-                )
+                runner = OnnxRunner(simulated, optimize=chosen != "fp8")
+                parity, outputs = engine_graph.compare(runner, manifest, reference, bounds, order, f" of {chosen}")
         with steps.step(f"{library.name} {library.version} for {tensorrt.target_name(capability)}"):
             settings = tensorrt_build.BuildSettings(
                 capability=capability,
@@ -282,89 +276,6 @@ def _profile(manifest: Manifest, ranges: Mapping[str, tuple[int, int, int]]) -> 
     }
 
 
-def _make_graph(
-    source: Path, scratch: Path, manifest: Manifest, precision: str, options: EngineOptions
-) -> tuple[Path, Path]:
-    """(the graph to build, the graph that ONNX Runtime can run on a CPU with the same numbers)."""
-    if precision == manifest.precision:
-        return source, source
-    import onnx
-
-    graph = scratch / "graph.onnx"
-    if precision in _CAST:
-        _require_inline(source, precision)
-        simulated = scratch / "simulated.onnx"
-        for target, simulate in ((graph, False), (simulated, True)):
-            model = onnx.load(str(source))
-            count = mixed_precision.cast_products(model, precision, simulate=simulate)
-            if not count:
-                raise ExportError(
-                    f"expected convolutions or matrix products to cast, found none in {source}",
-                    "build with --precision fp32",
-                )
-            onnx.save(model, str(target))
-        return graph, simulated
-    samples = list(options.samples)
-    if not samples:
-        if options.calib_data is None:
-            raise ExportError(f"expected calibration data for {precision}, found none", "give --calib-data")
-        samples = read_samples(options.calib_data, manifest.inputs, manifest.dims, options.calib_batches)
-    quantise.quantise(source, graph, precision, samples, tool=options.quantiser, exclude=options.quantise_exclude)
-    return graph, graph
-
-
-def _require_inline(source: Path, precision: str) -> None:
-    if onnx_file.external_file(source) is not None:
-        raise ExportError(
-            f"expected an ONNX file with its weights inside to cast to {precision}, found weights beside {source}",
-            f"export the network itself with --precision {precision}",
-        )
-
-
-def _golden_inputs(manifest: Manifest, device: str) -> list[torch.Tensor]:
-    dtypes = {spec.name: spec.dtype for spec in manifest.inputs}
-    return list(goldens.make_inputs(manifest.golden.inputs, dtypes, manifest.golden.seed, device).values())
-
-
-def _reference(source: Path, manifest: Manifest) -> list[torch.Tensor]:
-    """What the ONNX artifact computes from the golden inputs.
-
-    Raises:
-        ExportError: not what eager computed when it was exported.
-    """
-    outputs = OnnxRunner(source).run(_golden_inputs(manifest, "cpu"))
-    mismatch = goldens.compare(manifest.golden, dict(zip((spec.name for spec in manifest.outputs), outputs)))
-    if mismatch is not None:
-        raise ExportError(
-            f"expected output {mismatch.output} of {source} to be {mismatch.text}", "export the ONNX file again"
-        )
-    return outputs
-
-
-def _compare(
-    runner: Runner,
-    manifest: Manifest,
-    reference: Sequence[torch.Tensor],
-    bounds: Mapping[str, Tolerance],
-    align: Align | None,
-    what: str,
-) -> tuple[tuple[OutputParity, ...], list[torch.Tensor]]:
-    """(parity with the ONNX artifact, outputs) of a runner on the reference's device."""
-    outputs = runner.run(_golden_inputs(manifest, str(reference[0].device)))
-    compared = outputs
-    if align is not None:
-        ordered = align(dict(zip(bounds, reference)), dict(zip(bounds, outputs)))
-        compared = [ordered[name] for name in bounds]
-    return compare_outputs(reference, compared, bounds, what), outputs
-
-
-def _default_align(manifest: Manifest, reference: Sequence[torch.Tensor], precision: str) -> Align | None:
-    """Keypoints matched by place, with the share of them that a precision may lose; None for other outputs."""
-    if not is_keypoints(dict(zip((spec.name for spec in manifest.outputs), reference))):
-        return None
-    return functools.partial(align_keypoints, missing=_MISSING.get(precision, 0.01))
-
-
 def _golden(manifest: Manifest, outputs: Sequence[torch.Tensor], parity: Sequence[OutputParity]) -> Golden:
     """Eager's numbers, with the bounds of this precision and the digest of what was computed with it.
 
@@ -440,7 +351,9 @@ def _run_here(
     file.write_bytes(engine)
     index = devices.index(made.target.compute_capability)
     on_device = [tensor.to(f"cuda:{index}") for tensor in reference]
-    parity, outputs = _compare(TensorRtRunner(file, made, index), made, on_device, bounds, align, " of the engine")
+    parity, outputs = engine_graph.compare(
+        TensorRtRunner(file, made, index), made, on_device, bounds, align, " of the engine"
+    )
     return replace(made, parity=parity, parity_of="", golden=_golden(source, outputs, parity))
 
 

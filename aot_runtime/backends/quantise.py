@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from aot_runtime.backends import onnx_file
 from aot_runtime.calibration import Sample
 from aot_runtime.errors import ExportError
 
@@ -129,7 +130,7 @@ def _by_onnxruntime(
         calibrate_method=CalibrationMethod.Entropy if int8 else CalibrationMethod.Distribution,
         op_types_to_quantize=_PRODUCTS,
         nodes_to_exclude=list(exclude),
-        use_external_data_format=source.with_name(f"{source.name}.data").exists(),
+        use_external_data_format=onnx_file.external_file(source) is not None,
         extra_options={
             "ActivationSymmetric": int8,
             "WeightSymmetric": int8,
@@ -149,7 +150,7 @@ def _by_modelopt(source: Path, destination: Path, mode: str, samples: Sequence[S
         calibration_data_reader=_Reader(samples),
         calibration_eps=["cpu"],
         nodes_to_exclude=list(exclude) or None,
-        use_external_data_format=source.with_name(f"{source.name}.data").exists(),
+        use_external_data_format=onnx_file.external_file(source) is not None,
         output_path=str(destination),
         high_precision_dtype="fp32",
         log_level="ERROR",
