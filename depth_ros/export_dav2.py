@@ -3,7 +3,7 @@
 
 Takes the official `depth_anything_v2_*.pth` (RGB) and F3's depth checkpoint `best.pth` (features). The flags of F3's
 export script mean what they mean there; `--device`, `--metric`, `--max-depth`, `--disparity`, `--focal-baseline`,
-`--resize`, `--f3-checkpoint`, `--random-weights` and `--seed` are ours.
+`--resize`, `--f3-checkpoint`, `--random-weights`, `--seed`, and all that concerns `--format` are ours.
 """
 
 from __future__ import annotations
@@ -17,13 +17,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aot_runtime.errors import AotError, InputError
+from aot_runtime.formats import (
+    PRECISION_OF_AUTOCAST,
+    add_format_arguments,
+    choose_device,
+    choose_precision,
+    output_path,
+    print_latency,
+    read_engine_options,
+)
 
 if TYPE_CHECKING:
+    from aot_runtime.engine import EngineOptions
     from aot_runtime.manifest import CheckpointInfo, Manifest
     from depth_ros.model.depth_anything import DepthAnythingV2
 
 ENCODER_NAMES = ("vits", "vitb", "vitl", "vitg")
-PRECISION_OF_AUTOCAST = {"None": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 TASKS = {"relative": "relative_depth", "metric": "metric_depth", "disparity": "disparity"}
 RESIZES = ("stretch", "keep_aspect")
 DEFAULT_OUTPUT = "dav2_aoti.pt2"
@@ -54,10 +63,11 @@ def export_dav2(
     backbone_digest: str | None = None,
     patches: str | None = None,
     inductor_configs: Mapping[str, Any] | None = None,
+    engine_options: EngineOptions | None = None,
     rebuild_command: Sequence[str] = (),
     progress: bool = True,
 ) -> Manifest:
-    """Write the artifact of a Depth Anything V2.
+    """Write the artifact of a Depth Anything V2; the suffix of `path` says which kind.
 
     Args:
         model: the network with its weights; it is not changed. With 3 input channels it takes RGB images, with others
@@ -65,8 +75,8 @@ def export_dav2(
         height, width: of its input and output, multiples of 14.
         checkpoint: where the weights come from.
         kind: what its numbers are, see `TASKS`; "metric" if and only if the network has a `max_depth`.
-        precision: fp32, fp16 or bf16; inputs and outputs are float32 with each.
-        device: cpu, cuda or cuda:N, the kind of machine that it will run on, which must be this one.
+        precision: fp32, fp16 or bf16, of an engine int8 and fp8 too; inputs and outputs are float32 with each.
+        device: cpu, cuda or cuda:N; for a `.pt2` the kind of machine that it will run on, which must be this one.
         resize: how an image comes to height x width: "stretch", or "keep_aspect" (RGB only: fit inside, centred, padded
             with the mean colour).
         max_depth: metres at the top of a metric network's range, if given the one it was made with.
@@ -74,6 +84,7 @@ def export_dav2(
         backbone_digest: `aot_runtime.checkpoint.state_digest` of the F3 network that the weights were trained on.
         patches: see `depth_ros.deploy.PATCHES`; by default what is fastest on the device.
         inductor_configs: options for the compiler on top of our own.
+        engine_options: target, calibration, ... of an engine.
 
     Raises:
         InputError: arguments contradict each other or the network.
@@ -123,6 +134,7 @@ def export_dav2(
         },
         golden_laws={name: law},
         inductor_configs={**inductor_options(device), **(inductor_configs or {})},
+        engine_options=engine_options,
         rebuild_command=rebuild_command,
         progress=progress,
     )
@@ -197,13 +209,13 @@ def _parser() -> argparse.ArgumentParser:
     add("-c", "--checkpoint", help="official depth_anything_v2_*.pth, or F3's best.pth")
     add(
         "--autocast",
-        choices=("float16", "bfloat16", "None"),
+        choices=tuple(PRECISION_OF_AUTOCAST),
         default="None",
         help="dtype of weights and arithmetic (default None: float32); float16 overflows with official weights",
     )
     add("--warmup-runs", type=int, default=20, help="runs before the clock starts (default 20)")
     add("--runs", type=int, default=200, help="runs to measure after the export, 0 for none (default 200)")
-    add("--device", help="cpu, cuda or cuda:N (default: cuda if there is one)")
+    add("--device", help="cpu, cuda or cuda:N (default: cuda if there is one for a .pt2, else cpu)")
     add("--metric", action="store_true", help="the checkpoint is of a metric network (depth_anything_v2_metric_*.pth)")
     add(
         "--max-depth", type=float, help=f"with --metric, its largest depth in m (default {DEFAULT_MAX_DEPTH:g}: indoor)"
@@ -214,6 +226,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--f3-checkpoint", help="the F3 in use; a warning if the heads in --checkpoint were trained on another")
     add("--random-weights", action="store_true", help="export without a checkpoint, for trials")
     add("--seed", type=int, help="seed of --random-weights (default 0)")
+    add_format_arguments(parser)
     return parser
 
 
@@ -242,14 +255,11 @@ def _check(options: argparse.Namespace) -> None:
 
 def _run(options: argparse.Namespace, command: list[str]) -> int:
     _check(options)
-    path = Path(options.output_name)
-    if path.suffix != ".pt2":
-        path = path.with_name(path.name + ".pt2")
+    path = output_path(options.output_name, DEFAULT_OUTPUT, options.format)
+    precision, engine = choose_precision(options, path), read_engine_options(options, path)
     for file in (options.checkpoint, options.f3_checkpoint):
         if file is not None and not Path(file).is_file():
             raise InputError(f"expected a checkpoint, found no file {file}", "check the path")
-
-    import torch
 
     from aot_runtime.manifest import CheckpointInfo
     from depth_ros.model.depth_anything import ENCODERS, DepthAnythingV2
@@ -262,13 +272,12 @@ def _run(options: argparse.Namespace, command: list[str]) -> int:
         config = replace(config, max_depth=DEFAULT_MAX_DEPTH if options.max_depth is None else options.max_depth)
     kind = "metric" if options.metric else "disparity" if options.disparity else "relative"
     _check_meaning(kind, config.max_depth, None, options.focal_baseline)
-    precision = PRECISION_OF_AUTOCAST[options.autocast]
     if precision == "fp16":
         _say(
             "warning: float16 overflows in Depth Anything V2 with official weights; prefer --autocast bfloat16 (an "
             "export that gives NaN or infinity is refused)"
         )
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device(options.device, path)
     model = DepthAnythingV2(config).eval()
     backbone_digest = None
     if options.random_weights:
@@ -304,23 +313,17 @@ def _run(options: argparse.Namespace, command: list[str]) -> int:
         resize=options.resize,
         focal_baseline=options.focal_baseline,
         backbone_digest=backbone_digest,
+        engine_options=engine,
         rebuild_command=command,
     )
     print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
     if options.runs:
-        _print_latency(path, device, options.runs, options.warmup_runs)
+        print_latency(path, device, options.runs, options.warmup_runs)
     return 0
 
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr)
-
-
-def _print_latency(path: Path, device: str, runs: int, warmup_runs: int) -> None:
-    from aot_runtime.benchmark import benchmark_artifact, print_results
-    from aot_runtime.environment import stamp
-
-    print_results(benchmark_artifact(path, device, runs=runs, warmup_runs=warmup_runs), stamp())
 
 
 if __name__ == "__main__":

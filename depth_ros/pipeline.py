@@ -96,7 +96,7 @@ class ImageDepthPipeline:
         focal_baseline: pixels * metres, to turn a disparity artifact's output into metres; None or 0: as the artifact
             says, which may be not at all.
         max_range: metric depth beyond this [m] is invalid; 0: no limit.
-        cuda_graph: on CUDA, replay the network as one graph.
+        cuda_graph: on CUDA, replay the network as one graph, unless it is a `.onnx`, which cannot be captured.
         **options: further arguments of `load_model` for a path (allow_list, self_test, ...).
 
     Attributes:
@@ -140,7 +140,8 @@ class ImageDepthPipeline:
         self._max_range = max_range
         self._output = model.manifest.outputs[0].name
         self._lock = threading.Lock()
-        self._cuda = _CudaRunner(model, self._output, cuda_graph) if model.device.type == "cuda" else None
+        graph = cuda_graph and model.capturable
+        self._cuda = _CudaRunner(model, self._output, graph) if model.device.type == "cuda" else None
         self._make_input()
 
     def _read_manifest(self, focal_baseline: float | None) -> None:

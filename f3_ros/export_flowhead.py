@@ -2,7 +2,7 @@
 """Command `export_flowhead_to_pt2`: an optical flow head and its checkpoint become one compiled artifact.
 
 The flags of the official export script mean what they mean there; `--device`, `--depthwise`, `--interval-ms`,
-`--f3-checkpoint`, `--random-weights` and `--seed` are ours.
+`--f3-checkpoint`, `--random-weights`, `--seed`, and all that concerns `--format` are ours.
 """
 
 from __future__ import annotations
@@ -15,14 +15,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aot_runtime.errors import AotError, InputError
+from aot_runtime.formats import (
+    PRECISION_OF_AUTOCAST,
+    add_format_arguments,
+    choose_device,
+    choose_precision,
+    output_path,
+    print_latency,
+    read_engine_options,
+)
 
 if TYPE_CHECKING:
     import torch
 
+    from aot_runtime.engine import EngineOptions
     from aot_runtime.manifest import CheckpointInfo, Manifest
     from f3_ros.flow_head import FlowHead
 
-PRECISION_OF_AUTOCAST = {"None": "fp32", "float16": "fp16", "bfloat16": "bf16"}
+DEFAULT_OUTPUT = "flowhead_aoti.pt2"
 DEFAULT_INTERVAL_MS = 100.0
 HEAD_PREFIX = "flowhead."
 BACKBONE_PREFIX = "eventff."
@@ -41,24 +51,27 @@ def export_flowhead(
     depthwise: str | None = None,
     backbone_digest: str | None = None,
     inductor_configs: Mapping[str, Any] | None = None,
+    engine_options: EngineOptions | None = None,
     rebuild_command: Sequence[str] = (),
     progress: bool = True,
 ) -> Manifest:
-    """Write the artifact of a flow head.
+    """Write the artifact of a flow head; the suffix of `path` says which kind.
 
     Args:
         model: the network with its weights; it is not changed.
         height, width: the grid of features that it runs on, and of the flow that it returns.
         checkpoint: where the weights come from.
         interval_us: the time over which the flow measures displacement, microseconds; a fact of the weights.
-        precision: fp32, fp16 or bf16.
-        device: cpu, cuda or cuda:N, the kind of machine that it will run on, which must be this one.
-        depthwise: see `f3_ros.deploy.DEPTHWISE`; by default what is fastest on the device.
+        precision: fp32, fp16 or bf16, of an engine int8 and fp8 too.
+        device: cpu, cuda or cuda:N; for a `.pt2` the kind of machine that it will run on, which must be this one.
+        depthwise: see `f3_ros.deploy.DEPTHWISE`; by default what is fastest on the device. Only a `.pt2` has a choice:
+            the runtimes of the others have kernels for a convolution, not for what it can be rewritten as.
         backbone_digest: `state_digest` of the F3 weights that the head was trained on, if they are known.
         inductor_configs: options for the compiler on top of our own.
+        engine_options: target, calibration, ... of an engine.
 
     Raises:
-        InputError: a size or the interval is not positive, or `depthwise` cannot run on the device.
+        InputError: a size or the interval is not positive, or `depthwise` cannot run on the device or in the format.
         ExportError: see `aot_runtime.export.export_model`.
     """
     import copy
@@ -73,8 +86,11 @@ def export_flowhead(
         raise InputError(f"expected a positive --height and --width, found {height} and {width}")
     if interval_us < 1:
         raise InputError(f"expected an interval of at least 1 us, found {interval_us} us")
+    compiled = Path(path).suffix == ".pt2"
     if depthwise is None:
-        depthwise = fastest_depthwise(device)
+        depthwise = fastest_depthwise(device) if compiled else "conv"
+    if depthwise != "conv" and not compiled:
+        raise InputError(f"expected --depthwise conv for a {Path(path).suffix} file, found {depthwise}", "leave it out")
     check_depthwise(depthwise, device)
     module = copy.deepcopy(model).requires_grad_(False).eval().write_depthwise(depthwise)
     milliseconds = f"{interval_us / 1000:g} ms"
@@ -110,6 +126,7 @@ def export_flowhead(
         # The range that F3's features have; they are not normalised.
         golden_laws={"features": golden.uniform(-4.0, 4.0)},
         inductor_configs=inductor_configs,
+        engine_options=engine_options,
         rebuild_command=rebuild_command,
         progress=progress,
     )
@@ -177,21 +194,24 @@ def _parser() -> argparse.ArgumentParser:
     add("--btlncks", type=int, nargs="+", default=[2, 2, 2, 2], help="expansion of each block (default 2 2 2 2)")
     add("--dilations", type=int, nargs="+", default=[1, 1, 1, 1], help="of each block (default 1 1 1 1)")
     add("-c", "--checkpoint", help="official checkpoint last.pth, or the head's weights alone")
-    add("-o", "--output-name", default="flowhead_aoti.pt2", help="the artifact to write (default flowhead_aoti.pt2)")
+    add("-o", "--output-name", default=DEFAULT_OUTPUT, help=f"the artifact to write (default {DEFAULT_OUTPUT})")
     add(
         "--autocast",
         choices=tuple(PRECISION_OF_AUTOCAST),
         default="None",
         help="dtype of weights and arithmetic (default None: float32)",
     )
-    add("--device", help="cpu, cuda or cuda:N (default: cuda if there is one)")
-    add("--depthwise", choices=("conv", "taps", "triton"), help="how depthwise convolutions are compiled (by device)")
+    add("--device", help="cpu, cuda or cuda:N (default: cuda if there is one for a .pt2, else cpu)")
+    add(
+        "--depthwise", choices=("conv", "taps", "triton"), help="how a .pt2 computes depthwise convolutions (by device)"
+    )
     add("--interval-ms", type=float, default=DEFAULT_INTERVAL_MS, help="time that the flow spans (default 100)")
     add("--f3-checkpoint", help="the F3 it will run on: warn if the head was trained on another")
     add("--random-weights", action="store_true", help="export without a checkpoint, for trials")
     add("--seed", type=int, help="seed of --random-weights (default 0)")
     add("--warmup-runs", type=int, default=20, help="runs before the clock starts (default 20)")
     add("--runs", type=int, default=200, help="runs to measure after the export, 0 for none (default 200)")
+    add_format_arguments(parser)
     return parser
 
 
@@ -216,19 +236,14 @@ def _check(options: argparse.Namespace) -> None:
 
 def _run(options: argparse.Namespace, command: list[str]) -> int:
     _check(options)
-    path = Path(options.output_name)
-    if path.suffix != ".pt2":
-        path = path.with_name(path.name + ".pt2")
+    path = output_path(options.output_name, DEFAULT_OUTPUT, options.format)
+    precision, engine = choose_precision(options, path), read_engine_options(options, path)
 
-    import torch
-
-    from aot_runtime.benchmark import benchmark_artifact, print_results
     from aot_runtime.checkpoint import load_into
-    from aot_runtime.environment import stamp
     from aot_runtime.manifest import CheckpointInfo
     from f3_ros.flow_head import FlowHead
 
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device(options.device, path)
     model = FlowHead(options.input_channels, options.kernels, options.btlncks, options.dilations)
     digest = None
     if options.random_weights:
@@ -250,15 +265,16 @@ def _run(options: argparse.Namespace, command: list[str]) -> int:
         width=options.width,
         checkpoint=checkpoint,
         interval_us=round(options.interval_ms * 1000),
-        precision=PRECISION_OF_AUTOCAST[options.autocast],
+        precision=precision,
         device=device,
         depthwise=options.depthwise,
         backbone_digest=digest,
+        engine_options=engine,
         rebuild_command=command,
     )
     print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
     if options.runs:
-        print_results(benchmark_artifact(path, device, runs=options.runs, warmup_runs=options.warmup_runs), stamp())
+        print_latency(path, device, options.runs, options.warmup_runs)
     return 0
 
 

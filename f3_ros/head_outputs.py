@@ -60,7 +60,7 @@ class HeadOutputs:
     """What is published of one window; what was not computed is None.
 
     Attributes:
-        depth: (H, W) float32: metres, or relative (larger is nearer) where the head is; NaN where invalid.
+        depth: (H, W) float32: metres, or relative or disparity (larger is nearer) as the head is; NaN where invalid.
         dense_flow: (2, H, W) float32: dx, dy in pixels of this grid over the head's interval, everywhere.
         flow_valid: (H, W) bool: where flow is published.
     """
@@ -86,7 +86,8 @@ def describe_heads(heads: Mapping[str, HeadInfo]) -> dict[str, str]:
     """What the values of depth and flow mean."""
     told: dict[str, str] = {}
     if (depth := heads.get("depth")) is not None:
-        told["depth_meaning"] = DEPTH_MEANING[depth.kind]
+        unscaled = depth.kind == "disparity" and not depth.is_metric
+        told["depth_meaning"] = "disparity in pixels, larger is nearer" if unscaled else DEPTH_MEANING[depth.kind]
     if (flow := heads.get("flow")) is not None:
         told["flow_unit"] = "pixels of the published image over flow_interval_us"
         told["flow_interval_us"] = str(flow.interval_us)
@@ -119,8 +120,9 @@ def finish_heads(
 def finish_depth(raw: np.ndarray, info: HeadInfo, frame: Size, sensor: Size, options: HeadOptions) -> np.ndarray:
     """A head's (H, W) output as it is published, (H, W) float32 with NaN where invalid.
 
-    A disparity becomes metres after the resize, as in the official evaluation: focal_baseline / disparity. Invalid are
-    pixels that the sensor does not see, what is not finite, and a disparity or metric depth that is not above 0.
+    A disparity becomes metres after the resize, as in the official evaluation: focal_baseline / disparity; without a
+    focal_baseline it stays as it is. Invalid are pixels that the sensor does not see, what is not finite, and metres
+    that would not be above 0.
 
     Args:
         frame: (W, H) of F3's frame; the grid covers it.
@@ -134,8 +136,7 @@ def finish_depth(raw: np.ndarray, info: HeadInfo, frame: Size, sensor: Size, opt
         valid = np.isfinite(values) & seen_by_sensor((raw.shape[1], raw.shape[0]), frame, sensor)
     if info.is_metric:
         valid &= values > 0
-    if info.kind == "disparity":
-        assert info.focal_baseline is not None
+    if info.kind == "disparity" and info.focal_baseline is not None:
         with np.errstate(divide="ignore", invalid="ignore"):
             values = np.float32(info.focal_baseline) / values
         valid &= np.isfinite(values)

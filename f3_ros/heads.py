@@ -29,8 +29,8 @@ class HeadInfo:
         size: (H, W) of the grid that it runs on.
         channels: of the features that it takes.
         kind: of a depth: "relative" (larger is nearer, up to scale and shift), "metric" (metres) or "disparity"
-            (pixels; metres = focal_baseline / value); "flow" of a flow.
-        focal_baseline: pixel metres, of a disparity.
+            (pixels, larger is nearer; metres = focal_baseline / value); "flow" of a flow.
+        focal_baseline: pixel metres, of a disparity, if it is known; without it a disparity is as good as relative.
         max_depth: metres, of a metric depth that is bounded.
         interval_us: of a flow: the time over which pixels move by it, microseconds.
         backbone_digest: `state_digest` of the F3 weights that it was trained on, if they are known.
@@ -48,7 +48,7 @@ class HeadInfo:
     @property
     def is_metric(self) -> bool:
         """Whether metres can be published."""
-        return self.kind in ("metric", "disparity")
+        return self.kind == "metric" or (self.kind == "disparity" and self.focal_baseline is not None)
 
 
 class Head:
@@ -184,7 +184,7 @@ def _check_consistency(info: HeadInfo, model: CompiledModel) -> None:
         raise ArtifactError(f"expected features resized by {_RESIZE}, found {rule} in {path}")
     if family == "depth" and info.kind not in DEPTH_KINDS:
         raise ArtifactError(f"expected a depth {' or '.join(DEPTH_KINDS)}, found {info.kind!r} in {path}")
-    if info.kind == "disparity" and not (info.focal_baseline or 0) > 0:
+    if info.kind == "disparity" and info.focal_baseline is not None and not 0 < info.focal_baseline < float("inf"):
         raise ArtifactError(
             f"expected focal_baseline above 0 beside a disparity, found {info.focal_baseline} in {path}",
             f"export it again with {_EXPORTER[family]}",

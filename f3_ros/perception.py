@@ -58,7 +58,8 @@ class PerceptionPipeline:
     Args:
         f3: the backbone; closed with this pipeline.
         depth, flow: artifacts of these families for F3 features, loaded or as paths.
-        cuda_graph: on CUDA, capture the models (once per size of the input) and replay them.
+        cuda_graph: on CUDA, capture the models (once per size of the input) and replay them; a `.onnx` among them
+            cannot be captured, and then none is.
         **options: further arguments of `load_model` for paths (allow_list, self_test, ...).
 
     Attributes:
@@ -98,7 +99,7 @@ class PerceptionPipeline:
                 frame=(f3.width, f3.height),
                 max_events=f3.max_events,
                 variable_events=f3.variable_events,
-                cuda_graph=cuda_graph,
+                cuda_graph=cuda_graph and all(model.capturable for model in self.models.values()),
             )
 
     @classmethod
@@ -211,7 +212,7 @@ class PerceptionPipeline:
         unknown = sorted(set(want) - set(OUTPUTS))
         if unknown:
             raise InputError(f"expected outputs out of {', '.join(OUTPUTS)}, found {unknown[0]!r}")
-        return frozenset(want) & self.heads.keys()
+        return frozenset(want).intersection(self.heads)
 
     def _padded(self, rows: torch.Tensor) -> torch.Tensor:
         import torch

@@ -63,7 +63,7 @@ class ModelPredictor:
         depth, flow = pipeline.head_infos.get("depth"), pipeline.head_infos.get("flow")
         return Prediction(
             depth=None if result.depth is None else resize_depth_to_sensor(result.depth, frame, sensor),
-            depth_kind="relative" if depth is None else depth.kind,
+            depth_kind="relative" if depth is None or not depth.is_metric else depth.kind,
             focal_baseline=None if depth is None else depth.focal_baseline,
             flow=None if result.flow is None else resize_flow_to_sensor(result.flow, frame, sensor),
             flow_us=0 if flow is None else flow.interval_us or 0,

@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 SOURCES = (
     *(f"depth_ros/model/{name}.py" for name in ("vision_transformer", "dinov2", "dpt", "depth_anything")),
     *("depth_ros/deploy.py", "depth_ros/export_dav2.py"),
-    *(f"aot_runtime/{name}.py" for name in ("export", "golden", "manifest", "backends/aoti", "backends/package")),
+    *(f"aot_runtime/{name}.py" for name in ("export", "makers", "engine", "engine_graph", "golden", "manifest")),
+    *(f"aot_runtime/backends/{name}.py" for name in ("aoti", "package", "onnx", "mixed_precision", "tensorrt_build")),
 )
 
 
@@ -88,14 +89,22 @@ def depth_artifact(artifact_cache: Path, depth_golden: Callable[[str], DepthGold
     """The artifact of a golden configuration at a size, compiled once and kept for later sessions.
 
     The key of the cache covers the sources, the weights, the options and everything the verdict looks at; an artifact
-    that this machine may not run is compiled again.
+    that this machine may not run is compiled again. An engine is built for `target`, and not judged on this machine.
     """
+    from aot_runtime.engine import EngineOptions
     from aot_runtime.environment import this_host
     from aot_runtime.manifest import CheckpointInfo
     from aot_runtime.verdict import judge
     from depth_ros.export_dav2 import export_dav2
 
-    def get(name: str, height: int = 42, width: int = 56, **options: Any) -> Path:
+    def get(
+        name: str,
+        height: int = 42,
+        width: int = 56,
+        suffix: str = ".pt2",
+        target: str | None = None,
+        **options: Any,
+    ) -> Path:
         golden = depth_golden(name)
         digest = hashlib.sha256()
         for source in SOURCES:
@@ -103,10 +112,10 @@ def depth_artifact(artifact_cache: Path, depth_golden: Callable[[str], DepthGold
         for key, value in golden.state.items():
             digest.update(key.encode() + value.numpy().tobytes())
         host = this_host()
-        told = (golden.options, height, width, sorted(options.items()), host.torch, sorted(host.cpu_flags))
-        digest.update(repr(told).encode())
-        path = artifact_cache / f"{name}_{digest.hexdigest()[:20]}.pt2"
-        if not path.is_file() or not judge(path, "cpu").ok:
+        asked = (golden.options, height, width, sorted(options.items()), target)
+        digest.update(repr((asked, host.torch, sorted(host.cpu_flags), host.tensorrt_rtx)).encode())
+        path = artifact_cache / f"{name}_{digest.hexdigest()[:20]}{suffix}"
+        if not path.is_file() or not (suffix == ".engine" or judge(path, "cpu").ok):
             kind = "relative" if golden.config().max_depth is None else "metric"
             export_dav2(
                 golden.model(),
@@ -114,6 +123,7 @@ def depth_artifact(artifact_cache: Path, depth_golden: Callable[[str], DepthGold
                 height=height,
                 width=width,
                 checkpoint=CheckpointInfo(f"{name}.npz", "0" * 64, "Apache-2.0"),
+                engine_options=EngineOptions(target=target),
                 progress=False,
                 **{"kind": kind, **options},
             )

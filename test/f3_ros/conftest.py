@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 # Everything that decides what an artifact computes; a change of any of these compiles the artifacts again.
 SOURCES = (
     *("config.py", "blocks.py", "encoder.py", "model.py", "unet.py", "deploy.py", "export_f3.py"),
-    *("export.py", "golden.py", "manifest.py", "backends/aoti.py", "backends/package.py"),
+    *("export.py", "makers.py", "golden.py", "manifest.py", "backends/aoti.py", "backends/package.py"),
 )
 
 
@@ -158,7 +158,9 @@ def stand_in_head(artifact_cache: Path) -> Callable[..., Path]:
 FLOW_SOURCES = (
     *("f3_ros/blocks.py", "f3_ros/flow_head.py", "f3_ros/export_flowhead.py", "aot_runtime/export.py"),
     *("aot_runtime/golden.py", "aot_runtime/manifest.py", "aot_runtime/backends/aoti.py"),
-    "aot_runtime/backends/package.py",
+    *("aot_runtime/makers.py", "aot_runtime/backends/package.py", "aot_runtime/backends/onnx.py"),
+    *("aot_runtime/engine.py", "aot_runtime/engine_graph.py", "aot_runtime/backends/mixed_precision.py"),
+    "aot_runtime/backends/tensorrt_build.py",
 )
 
 
@@ -194,13 +196,17 @@ def flow_golden(f3_golden: Callable[[str], F3Golden]) -> Callable[[str], FlowGol
 
 @pytest.fixture(scope="session")
 def flow_artifact(artifact_cache: Path, flow_golden: Callable[[str], FlowGolden]) -> Callable[..., Path]:
-    """The artifact of a golden flow head for its features' size, or for `height` x `width`; kept as `f3_artifact`'s."""
+    """The artifact of a golden flow head for its features' size, or for `height` x `width`; kept as `f3_artifact`'s.
+
+    An engine is built for `target`, and must not be judged on this machine.
+    """
+    from aot_runtime.engine import EngineOptions
     from aot_runtime.environment import this_host
     from aot_runtime.manifest import CheckpointInfo
     from aot_runtime.verdict import judge
     from f3_ros.export_flowhead import export_flowhead
 
-    def get(name: str = "flowhead_k9999", **options: Any) -> Path:
+    def get(name: str = "flowhead_k9999", suffix: str = ".pt2", target: str | None = None, **options: Any) -> Path:
         golden = flow_golden(name)
         options = {"height": golden.features.shape[2], "width": golden.features.shape[3], **options}
         digest = hashlib.sha256()
@@ -209,11 +215,15 @@ def flow_artifact(artifact_cache: Path, flow_golden: Callable[[str], FlowGolden]
         for key, value in golden.state.items():
             digest.update(key.encode() + value.numpy().tobytes())
         host = this_host()
-        digest.update(repr((golden.options, sorted(options.items()), host.torch, sorted(host.cpu_flags))).encode())
-        path = artifact_cache / f"{name}_{digest.hexdigest()[:20]}.pt2"
-        if not path.is_file() or not judge(path, "cpu").ok:
+        told = (golden.options, sorted(options.items()), target, host.torch, sorted(host.cpu_flags), host.tensorrt_rtx)
+        digest.update(repr(told).encode())
+        path = artifact_cache / f"{name}_{digest.hexdigest()[:20]}{suffix}"
+        if not path.is_file() or not (suffix == ".engine" or judge(path, "cpu").ok):
             checkpoint = CheckpointInfo(f"{name}.npz", "0" * 64, "Apache-2.0")
-            export_flowhead(golden.model(), path, checkpoint=checkpoint, progress=False, **options)
+            engine = EngineOptions(target=target)
+            export_flowhead(
+                golden.model(), path, checkpoint=checkpoint, engine_options=engine, progress=False, **options
+            )
         return path
 
     return get

@@ -58,6 +58,13 @@ def test_metres_and_disparity() -> None:
     assert metres.dtype == np.float32
 
 
+def test_disparity_without_a_baseline_stays_disparity() -> None:
+    """As depth_ros.pipeline has it: nobody can tell metres, and no number is invalid but what is not finite."""
+    raw = np.array([[0.5, 2.0, 0.0], [-1.0, np.nan, 4.0]], np.float32)
+    depth = finish_depth(raw, info("disparity"), (3, 2), (3, 2), HeadOptions())
+    np.testing.assert_array_equal(depth, raw)
+
+
 def test_disparity_becomes_metres_after_the_resize() -> None:
     """Halfway between disparities 1 and 3 lies disparity 2, not the mean of the depths."""
     raw = np.array([[1.0, 3.0], [1.0, 3.0]], np.float32)
@@ -125,7 +132,11 @@ def test_flow_is_nan_without_events_and_in_pixels_of_its_image(resolution: Any) 
 
 def test_names_say_what_values_mean() -> None:
     assert depth_topic(info("relative")) == "relative_depth"
-    assert depth_topic(info("metric")) == depth_topic(info("disparity")) == "depth"
+    assert depth_topic(info("metric")) == depth_topic(info("disparity", focal_baseline=2.0)) == "depth"
+    assert depth_topic(info("disparity")) == "relative_depth"
+    assert describe_heads({"depth": info("disparity")}) == {"depth_meaning": "disparity in pixels, larger is nearer"}
+    told = describe_heads({"depth": info("disparity", focal_baseline=2.0)})
+    assert told == {"depth_meaning": "metres, focal_baseline / disparity"}
     told = describe_heads({"depth": info("metric"), "flow": info("flow", interval_us=50_000)})
     assert told["depth_meaning"] == "metres"
     assert told["flow_interval_us"] == "50000"

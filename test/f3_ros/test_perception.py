@@ -20,6 +20,7 @@ from f3_ros.events.types import Events
 from f3_ros.events.windows import EventWindow
 from f3_ros.perception import PerceptionPipeline, resize_features
 from f3_ros.pipeline import F3Pipeline
+from f3_ros.predictions import ModelPredictor
 
 VARIABLE = {"variable": True, "n_events": 1500, "max_events": 4000}
 FIXED = {"n_events": 1600, "hashed": True, "downsample": (21, 17)}
@@ -206,7 +207,7 @@ def test_too_many_events_are_thinned_and_said(f3_artifact: Any, stand_in_head: H
         ("depth", 16, {"size": [28]}, "expected size, input_channels and kind in the manifest's preprocessing"),
         ("depth", 16, {"size": [42, 28]}, r"expected features \(1, 16, 42, 28\) float32 in"),
         ("depth", 16, {"kind": "nice"}, "expected a depth relative or metric or disparity, found 'nice'"),
-        ("depth", 16, {"kind": "disparity"}, "expected focal_baseline above 0 beside a disparity, found None"),
+        ("depth", 16, {"kind": "disparity", "focal_baseline": -1.0}, "expected focal_baseline above 0 .*, found -1.0"),
         ("depth", 16, {"align_corners": False}, "expected features resized by"),
     ],
 )
@@ -215,6 +216,33 @@ def test_heads_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(ArtifactError, match=reason):
         PerceptionPipeline(variable_f3, depth=stand_in_head(family, channels, 28, 42, **told))
+
+
+def test_a_disparity_without_a_baseline_is_no_metric_depth(variable_f3: F3Pipeline, stand_in_head: Head) -> None:
+    """What `export_dav2_to_pt2 --disparity` writes without --focal-baseline runs here as it does in depth_node."""
+    pipeline = PerceptionPipeline(variable_f3, stand_in_head("depth", CHANNELS, 28, 42, kind="disparity"))
+    assert pipeline.depth is not None
+    assert (pipeline.depth.info.kind, pipeline.depth.info.is_metric) == ("disparity", False)
+    prediction = ModelPredictor(pipeline).predict(1_000_000, window(), 64, 48)
+    assert prediction.depth is not None
+    assert prediction.depth_kind == "relative", "it is aligned before it is compared with metres"
+
+
+def test_a_flow_head_as_onnx_gives_the_flow_of_the_package(variable_f3: F3Pipeline, tmp_path: Path) -> None:
+    from aot_runtime.manifest import CheckpointInfo
+    from f3_ros.export_flowhead import export_flowhead
+    from f3_ros.flow_head import FlowHead
+
+    model = FlowHead(CHANNELS, (9, 3), (2, 2), (1, 1)).randomise(4)
+    flows = []
+    for suffix in (".pt2", ".onnx"):
+        path = tmp_path / f"flow{suffix}"
+        export_flowhead(model, path, height=28, width=42, checkpoint=CheckpointInfo.random(4), progress=False)
+        pipeline = PerceptionPipeline(variable_f3, flow=path)
+        flows.append(pipeline.process(window()).flow)
+    assert flows[0] is not None
+    assert float(np.abs(flows[0]).max()) > 0.1
+    np.testing.assert_allclose(flows[1], flows[0], rtol=0, atol=1e-4 * float(np.abs(flows[0]).max()))
 
 
 def test_the_depth_is_closed_if_the_flow_does_not_fit(

@@ -15,6 +15,7 @@ import pytest
 
 PATIENCE_S = 20.0
 HEIGHT, WIDTH = 56, 70
+SOURCES = ("export", "makers", "engine", "engine_graph", "golden", "manifest")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -26,9 +27,7 @@ def host_digest(*texts: object) -> str:
     host = this_host()
     digest = hashlib.sha256(repr((host.torch, sorted(host.cpu_flags), texts)).encode())
     folder = Path(aot_runtime.export.__file__).parent
-    for file in sorted(
-        [*(folder / name for name in ("export.py", "golden.py", "manifest.py")), *folder.glob("backends/*")]
-    ):
+    for file in sorted([*(folder / f"{name}.py" for name in SOURCES), *folder.glob("backends/*")]):
         if file.suffix == ".py":
             digest.update(file.read_bytes())
     return digest.hexdigest()[:20]
