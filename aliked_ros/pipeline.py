@@ -74,6 +74,8 @@ class AlikedPipeline:
         model: a loaded artifact of the family "aliked", or the path of one.
         device: where to load a path: "cpu", "cuda" or "cuda:N".
         threshold: keep points whose peak score is above it; 0 keeps all real points, as the official top-k mode.
+        max_keypoints: keep only so many, the strongest; 0 keeps all that the artifact gives.
+        resize: whether images of another size than the artifact's are scaled to fit; False refuses them.
         **options: further arguments of `load_model` for a path (allow_list, self_test, ...).
 
     Attributes:
@@ -83,7 +85,7 @@ class AlikedPipeline:
 
     Raises:
         ArtifactError: the artifact is not one of ALIKED.
-        InputError: the threshold is not below 1.
+        InputError: the threshold is not below 1, or the artifact gives fewer keypoints than `max_keypoints`.
     """
 
     def __init__(
@@ -92,15 +94,26 @@ class AlikedPipeline:
         device: str = "cpu",
         *,
         threshold: float = 0.0,
+        max_keypoints: int = 0,
+        resize: bool = True,
         **options: Any,
     ) -> None:
         self.threshold = _checked(threshold)
+        self._resize = resize
         if isinstance(model, (str, os.PathLike)):
             from aot_runtime.compiled_model import load_model
 
             model = load_model(model, device, **options)
         self.model = model
-        manifest = model.manifest
+        try:
+            self._read_manifest()
+            self.max_keypoints = self._checked_count(max_keypoints)
+        except Exception:
+            model.close()
+            raise
+
+    def _read_manifest(self) -> None:
+        manifest, model = self.model.manifest, self.model
         if manifest.family != "aliked":
             raise ArtifactError(
                 f"expected an artifact of the family aliked, found {manifest.family} in {model.path}",
@@ -117,6 +130,15 @@ class AlikedPipeline:
                 "export it again with export_aliked",
             ) from error
 
+    def _checked_count(self, count: int) -> int:
+        if not 0 <= count <= self.top_k:
+            raise InputError(
+                f"expected max_keypoints from 0 to {self.top_k}, the artifact's top_k, found {count} "
+                f"for {self.model.path}",
+                f"export another with export_aliked --top_k {count}" if count > 0 else "give 0 for all",
+            )
+        return count
+
     def place(self, image: np.ndarray) -> tuple[np.ndarray, Placement]:
         """The artifact's input (H, W, 3) uint8, and where in it the image sits.
 
@@ -126,6 +148,12 @@ class AlikedPipeline:
         rgb = _as_rgb(image)
         frame = (self.height, self.width)
         placement = Placement.fit((rgb.shape[0], rgb.shape[1]), frame)
+        if not self._resize and placement.size != frame:
+            raise InputError(
+                f"expected images of {self.width}x{self.height} as the artifact takes, found "
+                f"{rgb.shape[1]}x{rgb.shape[0]} for {self.model.path}",
+                f"export one with export_aliked --width {rgb.shape[1]} --height {rgb.shape[0]}, or allow resizing",
+            )
         if placement.inner != placement.size:
             rgb = _resize(rgb, placement.inner)
         if placement.inner != frame:
@@ -155,10 +183,12 @@ class AlikedPipeline:
         warnings = []
         if not kept.any():
             warnings.append(f"no keypoint above {limit:g}: the image is dark, blank or out of focus")
-        elif limit > 0 and kept.all():
+        elif limit > 0 and not self.max_keypoints and kept.all():
             warnings.append(
                 f"all {self.top_k} keypoints are above {limit:g}, there may be more: export a larger --top_k"
             )
+        if self.max_keypoints:  # the artifact sorts by peak score
+            kept = np.flatnonzero(kept)[: self.max_keypoints]
         return AlikedResult(
             keypoints=placement.to_image(keypoints[kept]),
             scores=scores[kept],

@@ -40,6 +40,9 @@ class EagerModel:
         assert image.is_contiguous()
         return self.module(image)
 
+    def close(self) -> None:
+        """Nothing to free."""
+
 
 @pytest.fixture(scope="module")
 def pipelines(aliked_model: Callable[[str], Any]) -> Callable[..., AlikedPipeline]:

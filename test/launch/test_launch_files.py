@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-FILES = ("f3.launch.py", "replay.launch.py", "depth.launch.py")
+FILES = ("f3.launch.py", "replay.launch.py", "depth.launch.py", "aliked.launch.py")
 
 
 def parameter_names(text: str) -> set[str]:
@@ -46,7 +46,7 @@ def test_description_can_be_made(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert module.generate_launch_description().entities
 
 
-@pytest.mark.parametrize(("name", "executable"), zip(FILES, ("f3_node", "replay_node", "depth_node")))
+@pytest.mark.parametrize(("name", "executable"), zip(FILES, ("f3_node", "replay_node", "depth_node", "aliked_node")))
 def test_executable_is_an_entry_point(name: str, executable: str) -> None:
     assert f'executable="{executable}"' in (ROOT / "launch" / name).read_text()
     assert f'"{executable} = ' in (ROOT / "setup.py").read_text()
