@@ -247,3 +247,24 @@ def test_a_compiled_artifact_in_the_pipeline(
         np.testing.assert_array_equal(found.keypoints, again.keypoints)
     finally:
         pipeline.close()
+
+
+def test_only_the_strongest_keypoints(pipelines: Callable[..., AlikedPipeline], read_image: Images) -> None:
+    full, image = pipelines("t16"), read_image(TUM)
+    every = full.process(image)
+    few = AlikedPipeline(full.model, max_keypoints=100).process(image, threshold=0.01)
+    np.testing.assert_array_equal(few.keypoints, every.keypoints[:100])
+    np.testing.assert_array_equal(few.descriptors, every.descriptors[:100])
+    assert few.peak_scores.min() >= every.peak_scores[100:].max()
+    assert few.warnings == (), "what is left out on purpose is nothing to warn of"
+    with pytest.raises(InputError, match="expected max_keypoints from 0 to 1000, the artifact's top_k, found 1001"):
+        AlikedPipeline(full.model, max_keypoints=1001)
+    with pytest.raises(InputError, match="found -1"):
+        AlikedPipeline(full.model, max_keypoints=-1)
+
+
+def test_resizing_can_be_forbidden(pipelines: Callable[..., AlikedPipeline], read_image: Images) -> None:
+    strict = AlikedPipeline(pipelines("t16").model, resize=False)
+    with pytest.raises(InputError, match="expected images of 640x480 as the artifact takes, found 1241x376"):
+        strict.process(read_image("kitti_000100.png"))
+    assert len(strict.process(read_image(TUM))) == 1000
