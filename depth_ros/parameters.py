@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from aot_runtime.ros.node import PerceptionNode
 
 TABLE = (
-    Param("artifact", "", "The model: a .pt2 file made by export_dav2_to_pt2 with 3 input channels."),
+    Param("artifact", "", "The model, made by export_dav2_to_pt2 with 3 input channels (.pt2, .onnx or .engine)."),
     Param("device", "cpu", "Where the model runs: cpu, cuda or cuda:N; the artifact must be made for it."),
     Param("allow_list", "", "File of SHA-256 digests (as sha256sum prints) that may be loaded; empty: any artifact."),
     Param("num_threads", 0, "Threads of the model on a CPU; 0: as the environment says (OMP_NUM_THREADS).", (0, 256)),

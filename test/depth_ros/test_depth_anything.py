@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +11,11 @@ from typing import Any
 import pytest
 import torch
 
+from aot_runtime.backends.engine_file import check_digest
 from aot_runtime.compiled_model import load_model
+from aot_runtime.environment import module_version
 from aot_runtime.errors import InputError
+from aot_runtime.verdict import read_manifest
 from depth_ros.deploy import PATCHES, DeployedDepth, fastest_patches, require_range
 from depth_ros.export_dav2 import ENCODER_NAMES
 from depth_ros.model.depth_anything import ENCODERS, DepthAnythingV2
@@ -23,6 +27,7 @@ CASES = [
     ("dav2_metric20", "42x56"),
     ("dav2_swiglu_rgb", "42x56"),
 ]
+RTX = module_version("tensorrt_rtx")
 
 
 def size_of(case: str) -> tuple[int, int]:
@@ -61,6 +66,46 @@ def errors(found: torch.Tensor, wanted: torch.Tensor) -> tuple[float, float, flo
     cosine = float(found @ wanted / found.norm() / wanted.norm())
     error = found - wanted
     return 1 - cosine, float(error.norm() / wanted.norm()), float(error.abs().max() / wanted.abs().max())
+
+
+@pytest.mark.parametrize(("name", "case"), CASES)
+def test_goldens_in_onnx_runtime(
+    name: str, case: str, depth_golden: Callable[[str], Any], depth_artifact: Callable[..., Path]
+) -> None:
+    golden = depth_golden(name)
+    with load_model(depth_artifact(name, *size_of(case), suffix=".onnx")) as model:
+        (spec,) = model.manifest.inputs
+        depth = model.run(**{spec.name: golden.inputs[f"x_{case}"]})["depth"]
+    torch.testing.assert_close(depth, golden.outputs[f"depth_{case}"], atol=golden.atol(), rtol=0)
+
+
+@pytest.mark.parametrize(("name", "case"), CASES)
+def test_goldens_in_onnx_runtime_in_float16(
+    name: str, case: str, depth_golden: Callable[[str], Any], depth_artifact: Callable[..., Path]
+) -> None:
+    golden = depth_golden(name)
+    with load_model(depth_artifact(name, *size_of(case), suffix=".onnx", precision="fp16")) as model:
+        (spec,) = model.manifest.inputs
+        assert spec.dtype == "float32"
+        depth = model.run(**{spec.name: golden.inputs[f"x_{case}"]})["depth"]
+    angle, _, worst = errors(depth, golden.outputs[f"depth_{case}"])
+    assert angle < 1e-3
+    assert worst < 2e-2
+
+
+@pytest.mark.skipif(not (RTX or os.environ.get("CI") == "true"), reason="tensorrt_rtx is not installed")
+@pytest.mark.parametrize("target", ["sm_89", "sm_120"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize("name", ["dav2_metric20", "dav2_swiglu_rgb"])
+def test_engines_build_without_a_gpu(
+    name: str, precision: str, target: str, depth_artifact: Callable[..., Path]
+) -> None:
+    path = depth_artifact(name, suffix=".engine", precision=precision, target=target)
+    check_digest(path)
+    manifest = read_manifest(path)
+    assert (manifest.family, manifest.precision, manifest.parity_of) == ("depth", precision, "onnx")
+    assert (manifest.target.device_name, manifest.target.runtime) == (target, "tensorrt_rtx")
+    assert manifest.inputs[0].dtype == manifest.outputs[0].dtype == "float32"
 
 
 @pytest.mark.parametrize(("name", "case"), CASES)

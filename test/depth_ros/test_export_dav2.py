@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,7 +13,9 @@ import torch
 
 from aot_runtime.checkpoint import state_digest
 from aot_runtime.compiled_model import load_model
+from aot_runtime.environment import module_version
 from aot_runtime.errors import ExportError, InputError
+from aot_runtime.files import sha256_file
 from aot_runtime.manifest import CheckpointInfo
 from aot_runtime.verdict import read_manifest
 from depth_ros import export_dav2
@@ -21,6 +24,9 @@ from depth_ros.model.depth_anything import DepthAnythingV2, DepthConfig
 
 TINY = DepthConfig("vits", 24, 4, 3, (0, 1, 2, 3), 8, (6, 8, 10, 12), licence="Apache-2.0", image_size=56)
 RANDOM = CheckpointInfo.random(0)
+needs_rtx = pytest.mark.skipif(
+    not module_version("tensorrt_rtx") and os.environ.get("CI") != "true", reason="tensorrt_rtx is not installed"
+)
 
 
 @pytest.fixture
@@ -128,6 +134,43 @@ def test_a_metric_rgb_network(tiny: DepthConfig, tmp_path: Path) -> None:
 SIZE = ["--height", "28", "--width", "28"]
 
 
+def test_onnx_from_the_command(
+    tiny: DepthConfig, tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ["-e", "vits", "-i", "3", *SIZE, "--random-weights", "--format", "onnx", "--autocast", "float16"]
+    assert export_dav2.main([*command, "--runs", "1", "--warmup-runs", "1"]) == 0
+    assert "p50 ms" in capsys.readouterr().out
+    manifest = read_manifest(tmp_path / "dav2_aoti.onnx")
+    assert (manifest.family, manifest.precision, manifest.target.runtime) == ("depth", "fp16", "onnxruntime")
+    assert manifest.preprocessing["input"] == "rgb_image"
+    assert manifest.rebuild_command[:3] == ("export_dav2_to_pt2", "-e", "vits")
+
+
+@needs_rtx
+def test_an_engine_for_a_gpu_that_is_not_here(
+    tiny: DepthConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, onnx = tmp_path / "dav2.engine", tmp_path / "dav2.onnx"
+    command = ["-e", "vits", "-i", "3", *SIZE, "--random-weights", "-o", str(path), "--precision", "bf16"]
+    assert export_dav2.main([*command, "--target", "sm_120", "--keep-onnx", str(onnx), "--runs", "1"]) == 0
+    told = capsys.readouterr()
+    assert f"wrote {path}" in told.out
+    assert "note: not measured here: " in told.err
+    manifest, source = read_manifest(path), read_manifest(onnx)
+    assert (manifest.precision, manifest.target.device_name) == ("bf16", "sm_120")
+    assert (source.precision, manifest.source_sha256) == ("fp32", sha256_file(onnx))
+
+
+def test_a_disparity_needs_no_baseline(tiny: DepthConfig, tmp_path: Path) -> None:
+    """Consumers publish it as relative depth then; a baseline may also be given to depth_node."""
+    path = tmp_path / "o.onnx"
+    command = ["-e", "vits", "-i", "3", *SIZE, "--random-weights", "--disparity", "-o", str(path), "--runs", "0"]
+    assert export_dav2.main([*command, "--device", "cpu"]) == 0
+    told = read_manifest(path).preprocessing
+    assert (told["kind"], told["focal_baseline"]) == ("disparity", None)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -147,6 +190,11 @@ SIZE = ["--height", "28", "--width", "28"]
         (["--random-weights", "--resize", "keep_aspect"], "--resize stretch for F3 features"),
         (["--random-weights", "-i", "0"], "one or more input channels, found 0"),
         (["--random-weights", "--runs", "-1"], "negative"),
+        (["--random-weights", "--format", "onnx", "-o", "a.pt2"], "ends in .onnx for --format onnx, found a.pt2"),
+        (["--random-weights", "--format", "onnx", "--autocast", "bfloat16"], "found bfloat16 for dav2_aoti.onnx"),
+        (["--random-weights", "--target", "sm_89"], "--target for engines only, found it for dav2_aoti.pt2"),
+        (["--random-weights", "--precision", "int8"], "--precision int8 for engines only"),
+        (["--random-weights", "-i", "3", *SIZE, "-o", "a.engine", "--target", "sm_1"], "sm_1"),
     ],
 )
 def test_mistakes_are_explained_in_one_line(

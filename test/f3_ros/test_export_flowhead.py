@@ -1,21 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from aot_runtime.checkpoint import state_digest
+from aot_runtime.environment import module_version
 from aot_runtime.verdict import read_manifest
 from f3_ros import export_flowhead
 from f3_ros.flow_head import FlowHead
 
 SMALL = ["--input-channels", "4", "--height", "10", "--width", "12", "--device", "cpu"]
 ONE_BLOCK = ["--kernels", "3", "--btlncks", "2", "--dilations", "1"]
+needs_rtx = pytest.mark.skipif(
+    not module_version("tensorrt_rtx") and os.environ.get("CI") != "true", reason="tensorrt_rtx is not installed"
+)
 BACKBONE = {"pred.weight": torch.arange(6.0).reshape(3, 2), "stages.0.bias": torch.ones(3)}
 
 
@@ -66,6 +72,48 @@ def test_short_flags_and_ours(tmp_path: Path, monkeypatch: Any, capsys: pytest.C
     assert manifest.preprocessing["interval_us"] == 50_000
     assert manifest.preprocessing["depthwise"] == "taps"
     assert manifest.preprocessing["backbone_digest"] is None
+
+
+def test_onnx_from_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["-i", "4", *SMALL[2:], *ONE_BLOCK, "--random-weights", "-o", str(tmp_path / "flow"), "--format", "onnx"]
+    assert export_flowhead.main([*command, "--runs", "1", "--warmup-runs", "1"]) == 0
+    assert "p50 ms" in capsys.readouterr().out
+    manifest = read_manifest(tmp_path / "flow.onnx")
+    assert (manifest.family, manifest.target.runtime) == ("flow", "onnxruntime")
+    assert manifest.preprocessing["depthwise"] == "conv"
+
+
+def test_only_packages_rewrite_convolutions(monkeypatch: Any, tmp_path: Path) -> None:
+    """Triton's kernels are the fastest on CUDA, but neither ONNX Runtime nor TensorRT can run them."""
+    from aot_runtime import export
+    from aot_runtime.manifest import CheckpointInfo
+
+    made: dict[str, dict[str, Any]] = {}
+    monkeypatch.setattr(export, "export_model", lambda *_, path, **told: made.setdefault(Path(path).suffix, told))
+    monkeypatch.setattr("f3_ros.deploy.find_spec", lambda name: object())
+    head, some = FlowHead(4, (3,), (2,), (1,)), {"height": 4, "width": 4, "checkpoint": CheckpointInfo.random(0)}
+    for suffix in (".pt2", ".onnx", ".engine"):
+        export_flowhead.export_flowhead(head, tmp_path / f"f{suffix}", device="cuda", **some)
+    written = {suffix: told["preprocessing"]["depthwise"] for suffix, told in made.items()}
+    assert written == {".pt2": "triton", ".onnx": "conv", ".engine": "conv"}
+
+
+@needs_rtx
+def test_an_int8_engine_from_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    generator = np.random.default_rng(0)
+    (tmp_path / "frames").mkdir()
+    for index in range(4):
+        features = generator.uniform(-4, 4, (1, 4, 10, 12)).astype(np.float32)
+        np.save(tmp_path / "frames" / f"{index}.npy", features)
+    path = tmp_path / "flow.engine"
+    command = ["-i", "4", *SMALL[2:], *ONE_BLOCK, "--random-weights", "-o", str(path), "--precision", "int8"]
+    command += ["--quantiser", "onnxruntime", "--target", "sm_89", "--runs", "0"]
+    assert export_flowhead.main(command) == 2
+    assert "expected calibration data for int8, found none; give --calib-data" in capsys.readouterr().err
+    assert not path.exists()
+    assert export_flowhead.main([*command, "--calib-data", str(tmp_path / "frames")]) == 0
+    manifest = read_manifest(path)
+    assert (manifest.precision, manifest.target.device_name, manifest.parity_of) == ("int8", "sm_89", "onnx")
 
 
 def test_defaults_are_the_official_ones() -> None:
@@ -122,6 +170,7 @@ def test_the_warning_reaches_the_user(tmp_path: Path, capsys: pytest.CaptureFixt
         (["--interval-ms", "0"], "at least 1 us"),
         (["--kernels", "9", "9"], "as many kernels as btlncks"),
         (["--depthwise", "triton"], "CUDA device for --depthwise triton"),
+        (["--depthwise", "taps", "-o", "o.onnx"], "expected --depthwise conv for a .onnx file, found taps"),
     ],
 )
 def test_a_network_that_does_not_fit(
@@ -145,6 +194,11 @@ def test_a_network_that_does_not_fit(
         (["--random-weights", "--f3-checkpoint", "x.pth"], "--f3-checkpoint only with --checkpoint"),
         (["--random-weights", "--runs", "-1"], "negative"),
         (["-c", "absent.pth"], "found no file absent.pth"),
+        (
+            ["--random-weights", "--format", "engine", "-o", "a.onnx"],
+            "ends in .engine for --format engine, found a.onnx",
+        ),
+        (["--random-weights", "--format", "onnx", "--calib-data", "x"], "--calib-data for engines only"),
     ],
 )
 def test_mistakes_are_explained_in_one_line(

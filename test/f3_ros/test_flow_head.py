@@ -4,16 +4,19 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from aot_runtime.environment import module_version
 from aot_runtime.errors import InputError
 from f3_ros.flow_head import FlowHead
 
 GOLDENS = ["flowhead_k9999", "flowhead_mixed"]
+RTX = module_version("tensorrt_rtx")
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +88,41 @@ def test_compiled_flow_in_half_precision(precision: str, flow_golden: Any, flow_
     golden = flow_golden("flowhead_k9999")
     model = load_model(flow_artifact("flowhead_k9999", precision=precision))
     assert_half_close(model.run(features=golden.features)["flow"], golden.flow)
+
+
+@pytest.mark.parametrize("name", GOLDENS)
+def test_flow_in_onnx_runtime(name: str, flow_golden: Any, flow_artifact: Any) -> None:
+    from aot_runtime.compiled_model import load_model
+
+    golden = flow_golden(name)
+    with load_model(flow_artifact(name, suffix=".onnx")) as model:
+        assert model.manifest.preprocessing["depthwise"] == "conv"
+        for sample in range(len(golden.features)):
+            flow = model.run(features=golden.features[sample : sample + 1].contiguous())["flow"]
+            torch.testing.assert_close(flow, golden.flow[sample : sample + 1], atol=2e-5, rtol=0)
+
+
+def test_flow_in_onnx_runtime_in_half_precision(flow_golden: Any, flow_artifact: Any) -> None:
+    from aot_runtime.compiled_model import load_model
+
+    golden = flow_golden("flowhead_k9999")
+    with load_model(flow_artifact("flowhead_k9999", suffix=".onnx", precision="fp16")) as model:
+        assert_half_close(model.run(features=golden.features)["flow"], golden.flow)
+
+
+@pytest.mark.skipif(not (RTX or os.environ.get("CI") == "true"), reason="tensorrt_rtx is not installed")
+@pytest.mark.parametrize("target", ["sm_89", "sm_120"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_engines_build_without_a_gpu(precision: str, target: str, flow_artifact: Any) -> None:
+    from aot_runtime.backends.engine_file import check_digest
+    from aot_runtime.verdict import read_manifest
+
+    path = flow_artifact("flowhead_k9999", suffix=".engine", precision=precision, target=target)
+    check_digest(path)
+    manifest = read_manifest(path)
+    assert (manifest.family, manifest.precision, manifest.parity_of) == ("flow", precision, "onnx")
+    assert (manifest.target.device_name, manifest.target.runtime) == (target, "tensorrt_rtx")
+    assert manifest.preprocessing["interval_us"] == 100_000
 
 
 @pytest.mark.parametrize(

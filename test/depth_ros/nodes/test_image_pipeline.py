@@ -274,6 +274,26 @@ def test_a_real_network_equals_eager(tiny_dav2: Path, pictures: dict[str, np.nda
         assert eager.std() > 0.01
 
 
+def test_an_onnx_file_gives_the_depth_of_the_package(
+    tiny_dav2: Path, tmp_path: Path, pictures: dict[str, np.ndarray]
+) -> None:
+    from aot_runtime.manifest import CheckpointInfo
+    from depth_ros.export_dav2 import export_dav2
+    from depth_ros.model.depth_anything import DepthAnythingV2, DepthConfig
+
+    config = DepthConfig("tiny", 32, 4, 2, (0, 1, 2, 3), 16, (8, 16, 16, 16), max_depth=20.0, image_size=56)
+    network, path = DepthAnythingV2(config).randomise(0), tmp_path / "tiny.onnx"
+    checkpoint = CheckpointInfo.random(0)
+    export_dav2(network, path, height=HEIGHT, width=WIDTH, checkpoint=checkpoint, kind="metric", progress=False)
+    ours, packaged = ImageDepthPipeline(path), ImageDepthPipeline(tiny_dav2)
+    for name in ("tum", "piazza"):
+        found, wanted = ours.process(pictures[name]), packaged.process(pictures[name])
+        assert found.kind == wanted.kind == "metric"
+        assert found.depth.shape == pictures[name].shape[:2]
+        np.testing.assert_array_equal(found.valid, wanted.valid)
+        np.testing.assert_allclose(found.depth, wanted.depth, rtol=0, atol=2e-4)
+
+
 @pytest.mark.parametrize("graph", [True, False])
 @pytest.mark.parametrize("resolution", ["image", "grid"])
 def test_cuda_equals_cpu(graph: bool, resolution: str, tmp_path: Path, pictures: dict[str, np.ndarray]) -> None:
