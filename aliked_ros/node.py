@@ -35,7 +35,6 @@ from aliked_ros.parameters import declare_parameters, read_parameters
 from aliked_ros.pictures import keypoints_picture, tracks_picture
 from aliked_ros.pipeline import AlikedPipeline, AlikedResult
 from aliked_ros.tracking import Tracker
-from aot_runtime.ros.diagnostics import count_finite
 from aot_runtime.ros.image_node import ImageArrival, ImageNode
 from aot_runtime.ros.messages import image_to_array, to_image
 from aot_runtime.ros.node import run_node
@@ -73,6 +72,7 @@ class AlikedNode(ImageNode):
             threshold=settings.threshold,
             max_keypoints=settings.max_keypoints,
             resize=settings.resize == "fit",
+            cuda_graph=settings.cuda_graph,
             allow_list=settings.allow_list or None,
             self_test=False,
         )
@@ -127,8 +127,7 @@ class AlikedNode(ImageNode):
         self.health.passed("infer")
         header = self.header_of(item, self._settings.frame_id)
         self.outputs["keypoints"].publish(rows_to_cloud(keypoint_rows(result), header))
-        places, descriptors = count_finite(result.keypoints), count_finite(result.descriptors)
-        self.told_published(item, (places[0] + descriptors[0], places[1] + descriptors[1]))
+        self.told_published(item, (len(result), len(result) + result.not_finite))
         seen = {
             "image -> network [px]": f"{image.shape[1]}x{image.shape[0]} -> {pipeline.width}x{pipeline.height}",
             "keypoints": str(len(result)),

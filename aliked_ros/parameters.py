@@ -19,6 +19,7 @@ TABLE = (
     Param("device", "cpu", "Where the model runs: cpu, cuda or cuda:N; the artifact must be made for it."),
     Param("allow_list", "", "File of SHA-256 digests (as sha256sum prints) that may be loaded; empty: any artifact."),
     Param("num_threads", 0, "Threads of the model on a CPU; 0: as the environment says (OMP_NUM_THREADS).", (0, 256)),
+    Param("cuda_graph", True, "On CUDA, replay the network as one graph (not with .onnx)."),
     Param("image_transport", "raw", "Type of the input: Image, or CompressedImage.", choices=("raw", "compressed")),
     Param("resize", "fit", "Images of another size than the artifact's: scaled, or refused.", choices=("fit", "never")),
     Param("threshold", 0.0, "Keypoints with a peak score up to this are left out.", (0.0, 0.999)),
@@ -39,6 +40,7 @@ class AlikedSettings:
     device: str
     allow_list: str
     num_threads: int
+    cuda_graph: bool
     image_transport: str
     resize: str
     threshold: float

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aliked_ros.runner import OUTPUTS, ImageRunner
 from aot_runtime.errors import ArtifactError, InputError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class AlikedResult:
         scores: (N,) float32, probability at the refined point; not sorted, see `aliked_ros.detection.Points`.
         peak_scores: (N,) float32, probability at the peak; the threshold looks at these.
         descriptors: (N, D) float32, of length 1.
+        not_finite: how many more there would be if the network had given finite numbers for them.
         warnings: sentences for a log, empty if all is well.
     """
 
@@ -31,6 +33,7 @@ class AlikedResult:
     scores: np.ndarray
     peak_scores: np.ndarray
     descriptors: np.ndarray
+    not_finite: int = 0
     warnings: tuple[str, ...] = field(default=())
 
     def __len__(self) -> int:
@@ -76,6 +79,7 @@ class AlikedPipeline:
         threshold: keep points whose peak score is above it; 0 keeps all real points, as the official top-k mode.
         max_keypoints: keep only so many, the strongest; 0 keeps all that the artifact gives.
         resize: whether images of another size than the artifact's are scaled to fit; False refuses them.
+        cuda_graph: on CUDA, replay the network as one graph.
         **options: further arguments of `load_model` for a path (allow_list, self_test, ...).
 
     Attributes:
@@ -84,7 +88,7 @@ class AlikedPipeline:
         descriptor_dim: length of a descriptor.
 
     Raises:
-        ArtifactError: the artifact is not one of ALIKED.
+        ArtifactError: the artifact is not one of ALIKED, or no CUDA graph can hold it.
         InputError: the threshold is not below 1, or the artifact gives fewer keypoints than `max_keypoints`.
     """
 
@@ -96,6 +100,7 @@ class AlikedPipeline:
         threshold: float = 0.0,
         max_keypoints: int = 0,
         resize: bool = True,
+        cuda_graph: bool = True,
         **options: Any,
     ) -> None:
         self.threshold = _checked(threshold)
@@ -108,6 +113,7 @@ class AlikedPipeline:
         try:
             self._read_manifest()
             self.max_keypoints = self._checked_count(max_keypoints)
+            self._runner = ImageRunner(model, cuda_graph)
         except Exception:
             model.close()
             raise
@@ -171,17 +177,18 @@ class AlikedPipeline:
         Raises:
             InputError: the image has another dtype or shape, or no pixels.
         """
-        import torch
-
         limit = self.threshold if threshold is None else _checked(threshold)
         canvas, placement = self.place(image)
-        tensor = torch.from_numpy(canvas)[None].to(self.model.device)
-        outputs = self.model.run(image=tensor)
-        names = ("keypoints", "scores", "peak_scores", "descriptors")
-        keypoints, scores, peak_scores, descriptors = (outputs[name][0].float().cpu().numpy() for name in names)
-        kept = (peak_scores > max(0.0, limit)) & placement.contains(keypoints)
+        outputs = self._runner.run(canvas)
+        keypoints, scores, peak_scores, descriptors = (outputs[name] for name in OUTPUTS)
+        finite = np.isfinite(np.column_stack([keypoints, scores, peak_scores, descriptors])).all(axis=1)
+        strong = peak_scores > max(0.0, limit)
+        kept = strong & finite & placement.contains(keypoints)
+        not_finite = int(np.count_nonzero(~finite & (strong | np.isnan(peak_scores))))
         warnings = []
-        if not kept.any():
+        if not_finite:
+            warnings.append(f"not finite: {not_finite} of {self.top_k} keypoints of the network's output")
+        elif not kept.any():
             warnings.append(f"no keypoint above {limit:g}: the image is dark, blank or out of focus")
         elif limit > 0 and not self.max_keypoints and kept.all():
             warnings.append(
@@ -194,11 +201,13 @@ class AlikedPipeline:
             scores=scores[kept],
             peak_scores=peak_scores[kept],
             descriptors=descriptors[kept],
+            not_finite=not_finite,
             warnings=tuple(warnings),
         )
 
     def close(self) -> None:
         """Free the model's memory."""
+        self._runner.close()
         self.model.close()
 
 

@@ -268,3 +268,24 @@ def test_resizing_can_be_forbidden(pipelines: Callable[..., AlikedPipeline], rea
     with pytest.raises(InputError, match="expected images of 640x480 as the artifact takes, found 1241x376"):
         strict.process(read_image("kitti_000100.png"))
     assert len(strict.process(read_image(TUM))) == 1000
+
+
+def test_keypoints_that_are_not_finite_are_left_out_and_told(
+    aliked_model: Callable[[str], Any], read_image: Images
+) -> None:
+    model = EagerModel(aliked_model("t16"))
+    good = AlikedPipeline(model).process(read_image(TUM))  # type: ignore[arg-type]
+    run = model.run
+
+    def broken(image: torch.Tensor) -> dict[str, torch.Tensor]:
+        outputs = {name: value.clone() for name, value in run(image).items()}
+        outputs["descriptors"][0, 3, 5] = torch.nan
+        outputs["keypoints"][0, 7, 0] = torch.inf
+        outputs["peak_scores"][0, 9] = torch.nan
+        return outputs
+
+    model.run = broken  # type: ignore[method-assign]
+    found = AlikedPipeline(model).process(read_image(TUM))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(found.keypoints, np.delete(good.keypoints, (3, 7, 9), axis=0))
+    assert (found.not_finite, good.not_finite) == (3, 0)
+    assert found.warnings == ("not finite: 3 of 1000 keypoints of the network's output",)
