@@ -72,6 +72,8 @@ class ImageRunner:
 
         with self._lock:
             if self._model.device.type != "cuda":
+                if not canvas.flags.writeable:  # pixels of a bag; PyTorch has no tensors that are read-only
+                    canvas = canvas.copy()
                 return _to_host(self._model.run(image=torch.from_numpy(canvas)[None]))
             with torch.cuda.device(self._model.device), torch.cuda.stream(self._stream), torch.inference_mode():
                 self._pinned.numpy()[0] = canvas

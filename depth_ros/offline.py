@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aot_runtime.errors import AotError, InputError
+from aot_runtime.frames import Frame, open_frames
 from depth_ros.camera import Camera, camera_from_info
 from depth_ros.files import depth_to_png16, write_image, write_ply
-from depth_ros.frames import Frame, open_frames
 from depth_ros.pipeline import RESOLUTIONS
 from depth_ros.points import PointMaker
 

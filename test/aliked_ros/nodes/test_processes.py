@@ -114,8 +114,10 @@ def _messages(bag: Path, topic: str) -> Iterator:
             yield store.deserialize_cdr(raw, connection.msgtype)
 
 
-def test_help_needs_no_parameters(environment: dict[str, str], tmp_path: Path) -> None:
-    assert "usage: aliked_node" in Process(tmp_path / "log", environment, "aliked_ros.node", "--help").done()
+@pytest.mark.parametrize("command", ["node", "offline"])
+def test_help_needs_no_parameters(command: str, environment: dict[str, str], tmp_path: Path) -> None:
+    told = Process(tmp_path / "log", environment, f"aliked_ros.{command}", "--help").done()
+    assert f"usage: aliked_{command}" in told
 
 
 def test_node_without_artifact_lives_until_it_is_ended(environment: dict[str, str], tmp_path: Path) -> None:

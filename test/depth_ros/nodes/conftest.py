@@ -138,7 +138,7 @@ def tiny_dav2(artifact_cache: Path) -> Path:
 @pytest.fixture(scope="session")
 def pictures(shared: Path) -> dict[str, np.ndarray]:
     """Real pictures and frames of the synthetic room by name, (H, W, 3) uint8 RGB."""
-    from depth_ros.frames import read_image
+    from aot_runtime.frames import read_image
 
     files = {
         "kitti": "images/kitti_000100.png",

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from aot_runtime.errors import InputError
-from depth_ros.frames import open_frames
+from aot_runtime.frames import open_frames
 from depth_ros.offline import main
 from depth_ros.pipeline import ImageDepthPipeline
 
@@ -30,7 +30,7 @@ def table(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def redwood(shared: Path) -> list[np.ndarray]:
-    from depth_ros.frames import read_image
+    from aot_runtime.frames import read_image
 
     return [read_image(shared / "data" / "multiview" / "redwood_rgbd" / f"{n:05d}.jpg") for n in range(3)]
 
@@ -87,8 +87,8 @@ def test_folder_of_real_pictures_in_every_format(
 ) -> None:
     import cv2
 
+    from aot_runtime.frames import read_image
     from depth_ros.files import depth_to_png16
-    from depth_ros.frames import read_image
     from depth_ros.pictures import colour_depth
 
     folder, out = shared / "data" / "images", tmp_path / "out"

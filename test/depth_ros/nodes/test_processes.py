@@ -68,7 +68,7 @@ def test_a_bag_played_to_the_node_and_recorded_equals_offline(
     image_bag: Callable[..., Path],
     tmp_path: Path,
 ) -> None:
-    from depth_ros.frames import open_frames
+    from aot_runtime.frames import open_frames
     from depth_ros.pipeline import ImageDepthPipeline
 
     artifact = stand_in(kind="metric", max_depth=10.0)

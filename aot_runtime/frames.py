@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images to compute depth of, from files, folders or a rosbag2, without ROS."""
+"""Images from files, folders or a rosbag2, without ROS: what the offline commands run on."""
 
 from __future__ import annotations
 
