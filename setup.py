@@ -6,11 +6,16 @@ from setuptools import find_packages, setup
 PACKAGE = "aot_perception"
 
 COMMANDS = [
+    "aliked_node = aliked_ros.node:main",
+    "aliked_offline = aliked_ros.offline:main",
     "benchmark = aot_runtime.benchmark:main",
+    "build_engine = aot_runtime.build_engine:main",
+    "compare_artifacts = aot_runtime.compare:main",
     "depth_node = depth_ros.node:main",
     "depth_offline = depth_ros.offline:main",
     "evaluate = f3_ros.evaluate:main",
     "events = f3_ros.events.cli:main",
+    "export_aliked = aliked_ros.export_aliked:main",
     "export_dav2_to_pt2 = depth_ros.export_dav2:main",
     "export_f3_to_pt2 = f3_ros.export_f3:main",
     "export_flowhead_to_pt2 = f3_ros.export_flowhead:main",
@@ -31,7 +36,7 @@ setup(
     license="Apache-2.0",
     maintainer="aot_perception maintainers",
     maintainer_email="maintainers@aot-perception.invalid",
-    packages=find_packages(include=["aot_runtime*", "depth_ros*", "f3_ros*"]),
+    packages=find_packages(include=["aliked_ros*", "aot_runtime*", "depth_ros*", "f3_ros*"]),
     python_requires=">=3.10",
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
@@ -43,6 +48,7 @@ setup(
     install_requires=["h5py", "hdf5plugin", "numba", "numpy", "psutil", "pyyaml", "rich", "rosbags", "safetensors"],
     extras_require={
         "aedat4": ["dv-processing"],
+        "onnx": ["onnx", "onnxruntime", "onnxscript"],
         "pictures": ["matplotlib", "opencv-python-headless"],
         "test": ["hypothesis", "pytest", "pytest-timeout"],
     },

@@ -173,7 +173,8 @@ def export_model(
         raise ExportError(f"expected tolerances of the self-test for outputs {names}, found {unknown}")
     steps = Steps(f"export {family} {variant}", 5 + len(check_sizes), enabled=progress)
 
-    with torch.no_grad(), _current_device(place), tempfile.TemporaryDirectory(prefix="aot_export_") as scratch:
+    exact = aoti.exact_float32(precision == "fp32" and kind == "cuda")
+    with torch.no_grad(), exact, _current_device(place), tempfile.TemporaryDirectory(prefix="aot_export_") as scratch:
         stem = Path(path).stem
         maker: Maker = (
             OnnxMaker(Path(scratch), stem, place, onnx_options or onnx.OnnxOptions())

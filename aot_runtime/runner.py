@@ -52,4 +52,4 @@ def open_runner(
         return TensorRtRunner(path, manifest, device_index, num_runners)
     from aot_runtime.backends.aoti import AotiRunner
 
-    return AotiRunner(path, device, device_index, num_runners)
+    return AotiRunner(path, device, device_index, num_runners, exact=manifest.precision == "fp32")

@@ -62,3 +62,33 @@ def test_benchmark_with_a_graph(artifact: Path) -> None:
     rows = benchmark_artifact(artifact, "cuda", runs=5, warmup_runs=2, cuda_graph=True)
     assert [row.mode for row in rows] == ["compiled", "CUDA graph"]
     assert all(row.peak_mb > 0 for row in rows)
+
+
+def test_fp32_artifacts_do_not_use_tf32(tmp_path: Path) -> None:
+    """A convolution of 4096 products per output: TF32 would be off by some 1e-4 of the largest value."""
+    from aot_runtime.compiled_model import load_model
+    from aot_runtime.export import export_model
+    from aot_runtime.manifest import CheckpointInfo
+
+    torch.manual_seed(0)
+    network = torch.nn.Conv2d(256, 64, 4, bias=False).eval()
+    image = torch.rand(1, 256, 24, 24)
+    exact = torch.nn.functional.conv2d(image.double(), network.weight.detach().double())
+    path = tmp_path / "conv.pt2"
+    export_model(
+        network,
+        {"image": image},
+        path=path,
+        family="test",
+        variant="conv",
+        task="test",
+        outputs=[("result", "", "")],
+        checkpoint=CheckpointInfo.random(0),
+        device="cuda",
+        progress=False,
+    )
+    before = torch.backends.cudnn.allow_tf32
+    with load_model(path, "cuda") as model:
+        found = model.run(image=image.cuda())["result"].double().cpu()
+    assert torch.backends.cudnn.allow_tf32 == before, "other networks in the process keep their setting"
+    assert float((found - exact).abs().max() / exact.abs().max()) < 1e-5
