@@ -86,6 +86,12 @@ def export_aliked(
             f"expected precision {' or '.join(PRECISIONS)} for ALIKED, found {precision}",
             "bfloat16 is too coarse: it moves keypoints by up to a quarter of a pixel",
         )
+    if device.startswith("cuda"):
+        # Where Inductor makes convolutions channels-last, an ahead-of-time package of torch 2.11 reads the input of the
+        # 1x1 convolutions after a deformable one in another layout than it has: another score map, refused by the check
+        # against eager. Compiled in time it is right, and ahead of time without that optimisation too (both measured).
+        chosen = options.get("inductor_configs") or {}
+        options["inductor_configs"] = {"layout_optimization": False, **chosen}
     module = DeployedALIKED(model, height=height, width=width, top_k=top_k, nms_rounds=nms_rounds, score_map=score_map)
     return export_model(
         module,
