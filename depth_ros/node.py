@@ -25,22 +25,20 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 
 from aot_runtime.errors import InputError
-from aot_runtime.ros.clock import StampGuard
 from aot_runtime.ros.clouds import to_cloud
 from aot_runtime.ros.diagnostics import count_finite
-from aot_runtime.ros.messages import image_to_array, ns_to_stamp, stamp_to_ns, to_image
-from aot_runtime.ros.model_node import ModelNode, limit_threads
+from aot_runtime.ros.image_node import ImageArrival, ImageNode
+from aot_runtime.ros.messages import image_to_array, to_image
+from aot_runtime.ros.model_node import limit_threads
 from aot_runtime.ros.node import run_node
 from aot_runtime.ros.qos import image_input_qos, latched_qos, no_complaints, overridable
-from aot_runtime.ros.worker import Worker
 from depth_ros.camera import Camera, camera_from_info
 from depth_ros.camera_infos import CameraInfos, info_of_camera
 from depth_ros.parameters import declare_parameters, read_parameters
@@ -55,25 +53,16 @@ usage: depth_node --ros-args -p artifact:=MODEL.pt2 [-r ~/image:=/camera/image_r
 Computes depth of RGB images: ~/depth (metres) or ~/relative_depth, ~/points, ~/depth_image.
 All parameters with their meaning and range: config/depth.yaml, or: ros2 param describe /depth NAME
 """
-STAGES = ("receive", "infer", "publish")
 
 
-@dataclass(frozen=True)
-class _Arrival:
-    msg: Any
-    stamp_ns: int
-    receive_ns: int
-
-
-class DepthNode(ModelNode):
+class DepthNode(ImageNode):
     """The lifecycle node; see the module's docstring for its topics and config/depth.yaml for its parameters."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__("depth", STAGES, **kwargs)
+        super().__init__("depth", **kwargs)
         declare_parameters(self)
         self._pipeline: ImageDepthPipeline | None = None
-        self._worker: Worker[_Arrival] | None = None
-        self._inputs: list[Any] = []
+        self._info_inputs: list[Any] = []
         self._infos = CameraInfos()
         self._sizes = ""
 
@@ -92,14 +81,13 @@ class DepthNode(ModelNode):
             allow_list=settings.allow_list or None,
             self_test=False,
         )
-        self._guard = StampGuard(max_age_ns=round(self.value("max_input_age") * 1e9))
         self._topic = "depth" if pipeline.kind == "metric" else "relative_depth"
         resize = "fitted into" if pipeline.keep_aspect else "stretched to"
         self.introduce(
             pipeline.model,
             f"images {resize} {pipeline.width}x{pipeline.height} -> {pipeline.kind} depth on ~/{self._topic}",
         )
-        self.health.count_drops_of(lambda: self._guard.counts)
+        self.prepare_images()
         self.health.add_details(self._details)
         self.add_output(self._topic, Image)
         self.add_output("camera_info", CameraInfo, "~/depth/camera_info")
@@ -117,37 +105,24 @@ class DepthNode(ModelNode):
         begin = time.monotonic()
         pipeline.process(np.zeros((pipeline.height, pipeline.width, 3), np.uint8))
         self.health.stall_s = max(3.0, 5 * (time.monotonic() - begin))
-        self._guard.reset()
         self._infos = CameraInfos()
         self._points = PointMaker()
-        self._threads_set = False
-        self._worker = Worker("infer", self._infer, capacity=1, policy="drop_oldest", on_error=self._failed)
-        self.health.count_drops_of(self._worker_drops)
-        self._worker.start()
-        kind = CompressedImage if self._settings.image_transport == "compressed" else Image
-        qos = image_input_qos()
-        self._inputs = [
+        self._info_inputs = [
             self.create_subscription(
-                CameraInfo, "~/camera_info", self._infos.add, qos, qos_overriding_options=overridable()
+                CameraInfo, "~/camera_info", self._infos.add, image_input_qos(), qos_overriding_options=overridable()
             ),
             # A publisher that latches has perhaps published already.
             self.create_subscription(
                 CameraInfo, "~/camera_info", self._infos.add, latched_qos(), event_callbacks=no_complaints()
             ),
-            self.create_subscription(kind, "~/image", self._on_image, qos, qos_overriding_options=overridable()),
         ]
-        self.watch_time(self._restart_input)
+        self.open_images(self._settings.image_transport, self._settings.num_threads)
 
     def deactivate_family(self) -> None:
-        self.unwatch_time()
-        for subscription in self._inputs:
+        self.close_images()
+        for subscription in self._info_inputs:
             self.destroy_subscription(subscription)
-        self._inputs = []
-        if self._worker is not None:
-            if not self._worker.stop():
-                self.get_logger().error("the thread 'infer' did not end within 10 s")
-            self.health.remove_drops_of(self._worker_drops)
-            self._worker = None
+        self._info_inputs = []
         self.health.warnings.pop("camera", None)
 
     def cleanup_family(self) -> None:
@@ -158,57 +133,24 @@ class DepthNode(ModelNode):
             self._pipeline = None
         self.forget_model()
 
-    def _worker_drops(self) -> dict[str, int]:
-        worker = self._worker
-        return {f"image_{cause}": n for cause, n in worker.drops.items()} if worker is not None else {}
-
-    # -- executor's thread ---------------------------------------------------------------------------------------------
-
-    def _on_image(self, msg: Any) -> None:
-        receive_ns, now_ns = time.monotonic_ns(), self.now_ns()
-        try:
-            stamp_ns = stamp_to_ns(msg.header.stamp)
-        except InputError as error:
-            self.health.received()
-            self.reject("bad_stamp", error)
-            return
-        age_s = (now_ns - stamp_ns) * 1e-9
-        self.health.received(age_s)
-        if self._guard.late(stamp_ns, now_ns):
-            self.warn_throttled("late", f"input is {age_s:.3f} s old: dropped")
-            return
-        if self._guard.jumped_back(stamp_ns):
-            self._infos.forget_stamps()
-        if self._worker is not None:
-            self._worker.submit(_Arrival(msg, stamp_ns, receive_ns))
-
-    def _restart_input(self) -> None:
-        self._guard.reset()
+    def time_went_back(self) -> None:
         self._infos.forget_stamps()
-        if self._worker is not None:
-            self._worker.clear("time_jump")
 
     # -- worker's thread -----------------------------------------------------------------------------------------------
 
-    def _infer(self, item: _Arrival) -> None:
+    def process_image(self, item: ImageArrival) -> None:
+        """One image: depth first, then what is only for those who listen."""
         pipeline = self._pipeline
         if pipeline is None:
             return
-        if not self._threads_set:
-            limit_threads(self._settings.num_threads)
-            self._threads_set = True
         image = image_to_array(item.msg, "rgb8")
         result = pipeline.process(image)
         for warning in result.warnings:
             self.warn_throttled(warning.split(":")[0], warning)
         self.health.passed("infer")
-        header = Header(stamp=ns_to_stamp(item.stamp_ns), frame_id=self._settings.frame_id or item.msg.header.frame_id)
+        header = self.header_of(item, self._settings.frame_id)
         self.outputs[self._topic].publish(to_image(result.depth, "32FC1", header))
-        self.health.published(
-            latency_from_stamp_s=(self.now_ns() - item.stamp_ns) * 1e-9,
-            latency_from_receive_s=(time.monotonic_ns() - item.receive_ns) * 1e-9,
-            finite=count_finite(result.depth),
-        )
+        self.told_published(item, count_finite(result.depth))
         self._sizes = f"{image.shape[1]}x{image.shape[0]} -> {result.depth.shape[1]}x{result.depth.shape[0]}"
         camera = self._camera(item.stamp_ns, image.shape[1], image.shape[0])
         if camera is not None:
@@ -251,15 +193,6 @@ class DepthNode(ModelNode):
         fields = ("x", "y", "z", "rgb") if coloured else ("x", "y", "z")
         dense = bool(result.valid.all())
         self.outputs["points"].publish(to_cloud(cloud, fields, header, dense=dense))
-
-    def _failed(self, item: _Arrival, error: Exception) -> None:
-        if isinstance(error, InputError):
-            self.reject("bad_image", error)
-            return
-        reason = f"{type(error).__name__}: {error}"
-        self.health.dropped("image_failed")
-        self.health.failed("infer", reason)
-        self.warn_throttled("infer", f"image dropped: {reason}")
 
     def _details(self) -> dict[str, str]:
         return {"image -> depth [px]": self._sizes or "none yet", "camera_info": self._infos.source}

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,11 +40,11 @@ class ImageArrival:
     epoch: int
 
 
-class ImageNode(ModelNode):
+class ImageNode(ModelNode, ABC):
     """A `ModelNode` with `~/image` and a worker in front of the model, in which only the newest image waits.
 
-    A subclass implements `process_image`, calls `prepare_images` when it configures, and `open_images` and
-    `close_images` when it activates and deactivates.
+    A subclass implements `process_image`, may implement `time_went_back`, calls `prepare_images` when it configures,
+    and `open_images` and `close_images` when it activates and deactivates.
     """
 
     def __init__(self, name: str, **kwargs: Any) -> None:
@@ -52,9 +53,12 @@ class ImageNode(ModelNode):
         self._subscription: Any = None
         self._epoch = 0
 
+    @abstractmethod
     def process_image(self, item: ImageArrival) -> None:
         """Decodes, infers and publishes; in the worker's thread. An InputError rejects the image as "bad_image"."""
-        raise NotImplementedError
+
+    def time_went_back(self) -> None:
+        """Forgets what belongs to the images so far; in the executor's thread, before the first image after it."""
 
     # -- for the subclass ----------------------------------------------------------------------------------------------
 
@@ -123,12 +127,14 @@ class ImageNode(ModelNode):
             return
         if self._guard.jumped_back(stamp_ns):
             self._epoch += 1
+            self.time_went_back()
         if self._worker is not None:
             self._worker.submit(ImageArrival(msg, stamp_ns, receive_ns, self._epoch))
 
     def _start_anew(self) -> None:
         self._guard.reset()
         self._epoch += 1
+        self.time_went_back()
         if self._worker is not None:
             self._worker.clear("time_jump")
 
