@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -99,3 +100,37 @@ def tiny_artifact(
 
     path = tmp_path_factory.mktemp("artifact") / "tiny.pt2"
     return path, export_model(tiny_network, path=path, **export_arguments)
+
+
+@pytest.fixture(scope="session")
+def picture_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The picture network as an fp32 ONNX artifact; read-only."""
+    from picture_engine import PICTURE, Picture
+
+    from aot_runtime.export import export_model
+
+    path = tmp_path_factory.mktemp("engine") / "picture.onnx"
+    export_model(Picture(), path=path, **PICTURE)
+    return path
+
+
+@pytest.fixture(scope="session")
+def engine(picture_onnx: Path) -> tuple[Path, Manifest]:
+    """An fp32 engine for sm_89 from it; read-only."""
+    from aot_runtime.engine import EngineOptions, build_engine
+
+    path = picture_onnx.with_suffix(".engine")
+    command = ["build_engine", "picture.onnx", "--target", "sm_89"]
+    options = EngineOptions(target="sm_89")
+    return path, build_engine(picture_onnx, path, options=options, rebuild_command=command, progress=False)
+
+
+@pytest.fixture
+def own_engine(engine: tuple[Path, Manifest], tmp_path: Path) -> Path:
+    """A copy of the engine, to be spoiled."""
+    from aot_runtime.backends import engine_file
+
+    path = tmp_path / "p.engine"
+    shutil.copy(engine[0], path)
+    shutil.copy(engine_file.manifest_path(engine[0]), engine_file.manifest_path(path))
+    return path
