@@ -4,16 +4,19 @@
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aliked_ros.runner import OUTPUTS, ImageRunner
 from aot_runtime.errors import ArtifactError, InputError
+from aot_runtime.host_runner import HostRunner
 
 if TYPE_CHECKING:
     from aot_runtime.compiled_model import CompiledModel
+
+_OUTPUTS = ("keypoints", "scores", "peak_scores", "descriptors")
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,7 @@ class AlikedPipeline:
         **options: Any,
     ) -> None:
         self.threshold = _checked(threshold)
+        self._lock = threading.Lock()
         self._resize = resize
         if isinstance(model, (str, os.PathLike)):
             from aot_runtime.compiled_model import load_model
@@ -113,7 +117,8 @@ class AlikedPipeline:
         try:
             self._read_manifest()
             self.max_keypoints = self._checked_count(max_keypoints)
-            self._runner = ImageRunner(model, cuda_graph)
+            self._runner = HostRunner(model, cuda_graph)
+            self._input = self._runner.make_input((1, self.height, self.width, 3))
         except Exception:
             model.close()
             raise
@@ -179,8 +184,7 @@ class AlikedPipeline:
         """
         limit = self.threshold if threshold is None else _checked(threshold)
         canvas, placement = self.place(image)
-        outputs = self._runner.run(canvas)
-        keypoints, scores, peak_scores, descriptors = (outputs[name] for name in OUTPUTS)
+        keypoints, scores, peak_scores, descriptors = self._run(canvas)
         finite = np.isfinite(np.column_stack([keypoints, scores, peak_scores, descriptors])).all(axis=1)
         strong = peak_scores > max(0.0, limit)
         kept = strong & finite & placement.contains(keypoints)
@@ -204,6 +208,15 @@ class AlikedPipeline:
             not_finite=not_finite,
             warnings=tuple(warnings),
         )
+
+    def _run(self, canvas: np.ndarray) -> tuple[np.ndarray, ...]:
+        """`_OUTPUTS` of the network for a canvas of `place`, float32, without the batch."""
+        with self._lock:
+            self._input.numpy()[0] = canvas
+            outputs = self._runner.run(
+                self._input, lambda device: {name: device[name][0].float().contiguous() for name in _OUTPUTS}
+            )
+        return tuple(outputs[name].numpy() for name in _OUTPUTS)
 
     def close(self) -> None:
         """Free the model's memory."""

@@ -14,19 +14,20 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from aot_runtime.errors import ArtifactError, InputError
+from aot_runtime.host_runner import HostRunner
 from depth_ros.camera import PixelMap, Size
 
 if TYPE_CHECKING:
     import torch
 
     from aot_runtime.compiled_model import CompiledModel
-    from aot_runtime.cuda_graph import CudaGraph
 
 RESOLUTIONS = ("image", "grid")
 KINDS = ("relative", "metric", "disparity")
@@ -140,9 +141,11 @@ class ImageDepthPipeline:
         self._max_range = max_range
         self._output = model.manifest.outputs[0].name
         self._lock = threading.Lock()
-        graph = cuda_graph and model.capturable
-        self._cuda = _CudaRunner(model, self._output, graph) if model.device.type == "cuda" else None
-        self._make_input()
+        self._runner = HostRunner(model, cuda_graph)
+        # One buffer for all images: pinned on CUDA, so that the upload needs no second copy.
+        self._input = self._runner.make_input((1, 3, self.height, self.width))
+        self._pixels = self._input.numpy()[0]
+        self._filled: tuple[slice, slice] | None = None
 
     def _read_manifest(self, focal_baseline: float | None) -> None:
         manifest, path = self.model.manifest, self.model.path
@@ -188,17 +191,8 @@ class ImageDepthPipeline:
         to_metres = self.network_kind == "disparity" and self.focal_baseline is not None
         self.kind = "metric" if to_metres else self.network_kind
         self.keep_aspect = told["resize"] == "keep_aspect"
-        self._input_name = manifest.inputs[0].name
         self._gain = (scale / std).astype(np.float32)
         self._bias = (-mean / std).astype(np.float32)
-
-    def _make_input(self) -> None:
-        """One buffer for all images: pinned on CUDA, so that the upload needs no second copy."""
-        import torch
-
-        self._input = torch.zeros((1, 3, self.height, self.width), pin_memory=self._cuda is not None)
-        self._pixels = self._input.numpy()[0]
-        self._filled: tuple[slice, slice] | None = None
 
     def prepare(self, image: np.ndarray) -> tuple[np.ndarray, Layout]:
         """The network's input (3, H, W) float32 for an image (h, w, 3) uint8 RGB, and where the image lies on it.
@@ -260,19 +254,16 @@ class ImageDepthPipeline:
         """The network's output for what `prepare` left in the buffer, (H, W) float32 of the published size."""
         import torch
 
-        def finish(output: torch.Tensor) -> torch.Tensor:
+        def finish(outputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             rows, columns = layout.window
-            inner = output.float()[:, rows, columns]
+            inner = outputs[self._output].float()[:, rows, columns]
             if not self._resize_back:
-                return inner[0].contiguous()
+                return {self._output: inner[0].contiguous()}
             size = (layout.image[1], layout.image[0])
             resized = torch.nn.functional.interpolate(inner[None], size, mode="bilinear", align_corners=True)
-            return resized[0, 0]
+            return {self._output: resized[0, 0]}
 
-        if self._cuda is not None:
-            return np.asarray(self._cuda.run(self._input, finish).numpy())
-        with torch.inference_mode():
-            return np.asarray(finish(self.model.run(**{self._input_name: self._input})[self._output]).numpy())
+        return np.asarray(self._runner.run(self._input, finish)[self._output].numpy())
 
     def _interpret(self, raw: np.ndarray, finite: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Depth with NaN where it is invalid, and where it is valid (in the array `finite`)."""
@@ -291,51 +282,8 @@ class ImageDepthPipeline:
 
     def close(self) -> None:
         """Free the model's memory."""
-        self._cuda = None
+        self._runner.close()
         self.model.close()
-
-
-class _CudaRunner:
-    """The network on a CUDA stream of its own: pinned upload, the network as one graph, pinned download."""
-
-    def __init__(self, model: CompiledModel, output: str, graph: bool) -> None:
-        import torch
-
-        self._model = model
-        self._output = output
-        self._positions = [spec.name for spec in model.manifest.outputs].index(output)
-        self._graph: CudaGraph | None = None
-        with torch.cuda.device(model.device):
-            self._stream = torch.cuda.Stream(model.device)  # type: ignore[no-untyped-call]
-            if graph:
-                try:
-                    self._graph = model.capture_cuda_graph()
-                except RuntimeError as error:  # torch's errors of a capture; our own are AotErrors of this kind too
-                    raise ArtifactError(
-                        f"expected a network that a CUDA graph can hold, found {error} in {model.path}",
-                        "set cuda_graph to false",
-                    ) from error
-                self._input = next(iter(self._graph.inputs.values()))
-            else:
-                shape = tuple(int(size) for size in model.manifest.inputs[0].shape)
-                self._input = torch.zeros(shape, device=model.device)
-            torch.cuda.synchronize()
-
-    def run(self, pinned: torch.Tensor, finish: Any) -> torch.Tensor:
-        """`finish(output)` of the network for a pinned input, in pinned memory, when the device is done."""
-        import torch
-
-        with torch.cuda.device(self._model.device), torch.cuda.stream(self._stream), torch.inference_mode():
-            self._input.copy_(pinned, non_blocking=True)
-            if self._graph is not None:
-                output = self._graph.replay()[self._output]
-            else:
-                output = self._model.run_positional([self._input])[self._positions]
-            result = finish(output)
-            host = torch.empty(result.shape, dtype=result.dtype, pin_memory=True)
-            host.copy_(result, non_blocking=True)
-            self._stream.synchronize()
-        return host
 
 
 def _require_opencv() -> None:

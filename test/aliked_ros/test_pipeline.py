@@ -18,6 +18,7 @@ from aliked_ros.geometry import find_homography, find_pose
 from aliked_ros.matching import match
 from aliked_ros.pipeline import AlikedPipeline, Placement
 from aot_runtime.errors import ArtifactError, InputError
+from aot_runtime.manifest import TensorSpec
 
 TUM = "tum_1311868169.163498.png"
 Images = Callable[[str], np.ndarray]
@@ -31,7 +32,8 @@ class EagerModel:
 
         told = {**preprocessing(height, width, top_k, 3), "descriptor_dim": network.config.dim}
         self.module = DeployedALIKED(network, height=height, width=width, top_k=top_k)
-        self.manifest = SimpleNamespace(family="aliked", preprocessing=told)
+        image = TensorSpec("image", "uint8", (1, height, width, 3))
+        self.manifest = SimpleNamespace(family="aliked", preprocessing=told, inputs=(image,))
         self.path = Path("eager.pt2")
         self.device = torch.device("cpu")
 
