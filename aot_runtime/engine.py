@@ -21,30 +21,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aot_runtime import engine_graph
-from aot_runtime import golden as goldens
 from aot_runtime.backends import engine_file, tensorrt, tensorrt_build
 from aot_runtime.backends.onnx import OnnxRunner
 from aot_runtime.calibration import Sample
+from aot_runtime.engine_checks import EngineChecks
 from aot_runtime.environment import cuda_devices
 from aot_runtime.errors import ArtifactError, ExportError
 from aot_runtime.files import sha256_file
 from aot_runtime.manifest import (
     PRECISIONS,
     DynamicDim,
-    Golden,
     Manifest,
-    OutputParity,
     Target,
     TensorSpec,
 )
-from aot_runtime.parity import Tolerance, choose_tolerances
+from aot_runtime.parity import Tolerance
 from aot_runtime.progress import Steps
 from aot_runtime.verdict import judge, read_manifest
 
 if TYPE_CHECKING:
-    import torch
-
     from aot_runtime.export import Align
+    from aot_runtime.runner import Runner
 
 
 @dataclass(frozen=True)
@@ -135,7 +132,8 @@ def build_engine(
 
     Args:
         precision: fp32, fp16, bf16, int8 or fp8; None for that of the ONNX file, which must be fp32 for another one.
-        tolerances: against the ONNX file, for all outputs or by name; by default DEFAULT_TOLERANCES[precision].
+        tolerances: against the ONNX file, for all outputs or by name; by default DEFAULT_TOLERANCES[precision], or what
+            the exporter allowed the ONNX file if that is more and the precision the same.
         align: see export_model; by default keypoints are matched by place.
 
     Raises:
@@ -168,13 +166,12 @@ def build_engine(
         with steps.step(f"{chosen} graph"):
             graph, simulated = engine_graph.make_graph(source, Path(scratch), manifest, chosen, options)
         with steps.step("run it in onnxruntime"):
-            bounds = choose_tolerances([spec.name for spec in manifest.outputs], chosen, tolerances)
-            reference = engine_graph.reference_outputs(source, manifest)
-            order = align or engine_graph.default_align(manifest, reference, chosen)
-            parity, outputs = manifest.parity, reference
-            if simulated != source:
+            checks = EngineChecks(source, manifest, chosen, tolerances, align)
+            if simulated == source:
+                parity_of, measured = "onnx", checks.source()
+            else:
                 runner = OnnxRunner(simulated, optimize=chosen != "fp8")
-                parity, outputs = engine_graph.compare(runner, manifest, reference, bounds, order, f" of {chosen}")
+                parity_of, measured = "graph", checks.measure(runner, f" of {chosen}")
         with steps.step(f"{library.name} {library.version} for {tensorrt.target_name(capability)}"):
             settings = tensorrt_build.BuildSettings(
                 capability=capability,
@@ -193,16 +190,19 @@ def build_engine(
             ),
             precision=chosen,
             target=_target(library, capability, manifest),
-            parity=parity,
-            golden=_golden(manifest, outputs, parity),
+            parity=measured.parity,
+            golden=measured.golden,
             rebuild_command=tuple(rebuild_command),
             created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             file_sha256=_sha256(built.engine),
             source_sha256=digest,
-            parity_of="onnx",
+            parity_of=parity_of,
         )
         with steps.step(f"write {path}"):
-            made = _run_here(built.engine, Path(scratch), made, manifest, reference, bounds, order)
+            here = _open_here(built.engine, Path(scratch), made)
+            if here is not None:
+                measured = checks.measure(here[0], " of the engine", here[1])
+                made = replace(made, parity=measured.parity, golden=measured.golden, parity_of="")
             # What load_model would refuse must not be written.
             parsed = Manifest.from_json(made.to_json(), source=str(path))
             engine_file.write(path, built.engine, made.to_json(indent=2))
@@ -276,25 +276,6 @@ def _profile(manifest: Manifest, ranges: Mapping[str, tuple[int, int, int]]) -> 
     }
 
 
-def _golden(manifest: Manifest, outputs: Sequence[torch.Tensor], parity: Sequence[OutputParity]) -> Golden:
-    """Eager's numbers, with the bounds of this precision and the digest of what was computed with it.
-
-    The bounds are against the ONNX artifact; its own distance from eager comes on top.
-    """
-    own = {item.name: item.max_abs for item in manifest.parity}
-    return replace(
-        manifest.golden,
-        outputs=tuple(
-            replace(
-                expected,
-                tolerance=max(expected.tolerance, item.tolerance + own.get(expected.name, 0.0)),
-                sha256=goldens.tensor_sha256(tensor),
-            )
-            for expected, item, tensor in zip(manifest.golden.outputs, parity, outputs)
-        ),
-    )
-
-
 def _check_tensors(built: tensorrt_build.Built, manifest: Manifest, source: Path) -> None:
     for what, found, specs in (("input", built.inputs, manifest.inputs), ("output", built.outputs, manifest.outputs)):
         wanted = {(spec.name, spec.dtype) for spec in specs}
@@ -328,33 +309,21 @@ def _timing_cache(options: EngineOptions, library: tensorrt.TensorRt, capability
     return folder / f"tensorrt_{library.version}_{tensorrt.target_name(capability)}.timing"
 
 
-def _run_here(
-    engine: bytes,
-    scratch: Path,
-    made: Manifest,
-    source: Manifest,
-    reference: Sequence[torch.Tensor],
-    bounds: Mapping[str, Tolerance],
-    align: Align | None,
-) -> Manifest:
-    """The manifest with the parity of the engine itself, where its GPU is in this machine."""
+def _open_here(engine: bytes, scratch: Path, manifest: Manifest) -> tuple[Runner, str] | None:
+    """(the engine loaded, its device) where the GPU it is for is in this machine."""
     devices = [found for _, found in cuda_devices()]
-    if made.target.compute_capability not in devices:
-        return made
+    if manifest.target.compute_capability not in devices:
+        return None
     import torch
 
     if not torch.cuda.is_available():
-        return made
+        return None
     from aot_runtime.backends.tensorrt_run import TensorRtRunner
 
     file = scratch / "built.engine"
     file.write_bytes(engine)
-    index = devices.index(made.target.compute_capability)
-    on_device = [tensor.to(f"cuda:{index}") for tensor in reference]
-    parity, outputs = engine_graph.compare(
-        TensorRtRunner(file, made, index), made, on_device, bounds, align, " of the engine"
-    )
-    return replace(made, parity=parity, parity_of="", golden=_golden(source, outputs, parity))
+    index = devices.index(manifest.target.compute_capability)
+    return TensorRtRunner(file, manifest, index), f"cuda:{index}"
 
 
 def _finished(

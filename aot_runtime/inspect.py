@@ -20,9 +20,15 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 NOT_ON_DEVICE = (
-    "not checked on device: these numbers are of the ONNX graph; no GPU of the target was there when the engine was "
-    "built, so that the self-test at the first start is its first check"
+    "not checked on device: no GPU of the target was there when the engine was built, so that the self-test at the "
+    "first start is its first check"
 )
+# `Manifest.parity_of` -> what the numbers of an engine are.
+_ENGINE_PARITY = {
+    "": "the engine on its GPU against the ONNX file, when it was built",
+    "onnx": "the ONNX file against eager at export; the engine is not measured",
+    "graph": "the graph at this precision against the ONNX file, in ONNX Runtime; the engine is not measured",
+}
 EXIT_CODES = {"OK": 0, "REBUILD": 1, "REFUSE": 3}
 
 
@@ -64,7 +70,7 @@ def print_report(file: str, verdict: Verdict, manifest: Manifest | None) -> None
         console.print(_identity(file, manifest))
         console.print(_tensors(manifest))
         console.print(_quality(manifest))
-        if manifest.parity_of == "onnx":
+        if manifest.parity_of:
             console.print(Text(NOT_ON_DEVICE, style="yellow"), soft_wrap=True)
         if manifest.preprocessing:
             console.print(Text(f"preprocessing: {json.dumps(manifest.preprocessing)}"))
@@ -129,7 +135,7 @@ def _quality(manifest: Manifest) -> Table:
 
     title = "compiled against eager at export"
     if manifest.target.runtime in TENSORRT_RUNTIMES:
-        title = "against the ONNX file when the engine was built"
+        title = _ENGINE_PARITY.get(manifest.parity_of, manifest.parity_of)
     table = Table("output", "max abs error", "relative", "cosine", "tolerance", title=title)
     for item in manifest.parity:
         cosine = "" if item.cosine is None else f"{item.cosine:.6f}"

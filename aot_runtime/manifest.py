@@ -146,8 +146,9 @@ class Manifest:
     """The whole contract of one artifact.
 
     `file_sha256` binds an engine to the manifest beside it; `source_sha256` is the digest of the ONNX file it was
-    built from. `parity_of` is "" where `parity` was measured on this very artifact, and "onnx" where it was measured
-    on the ONNX file because no device was there to run the engine: then the self-test is the first check on a device.
+    built from. `parity_of` is "" where `parity` was measured on this very artifact. Where no device was there to run
+    an engine, its self-test is the first check on one, and `parity` was measured in ONNX Runtime: "onnx" of the ONNX
+    file against eager, "graph" of the graph at the engine's precision against an ONNX file of another.
     """
 
     family: str

@@ -103,5 +103,5 @@ def require_range(module: DeployedDepth, image: Tensor, dtype: torch.dtype, devi
         raise ExportError(
             f"expected numbers within the range of {str(dtype).removeprefix('torch.')} "
             f"(+-{torch.finfo(dtype).max:g}), found NaN or infinity first in layer {overflown[0]}",
-            "nothing was written; use --autocast bfloat16, or None for float32",
+            "nothing was written; export with --precision bf16 (.pt2 and engines), or fp32",
         )

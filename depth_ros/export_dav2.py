@@ -274,8 +274,8 @@ def _run(options: argparse.Namespace, command: list[str]) -> int:
     _check_meaning(kind, config.max_depth, None, options.focal_baseline)
     if precision == "fp16":
         _say(
-            "warning: float16 overflows in Depth Anything V2 with official weights; prefer --autocast bfloat16 (an "
-            "export that gives NaN or infinity is refused)"
+            "warning: float16 overflows in Depth Anything V2 with official weights; prefer --precision bf16 (.pt2 and "
+            "engines); an export that gives NaN or infinity is refused"
         )
     device = choose_device(options.device, path)
     model = DepthAnythingV2(config).eval()

@@ -113,7 +113,7 @@ def test_an_int8_engine_from_the_command(tmp_path: Path, capsys: pytest.CaptureF
     assert not path.exists()
     assert export_flowhead.main([*command, "--calib-data", str(tmp_path / "frames")]) == 0
     manifest = read_manifest(path)
-    assert (manifest.precision, manifest.target.device_name, manifest.parity_of) == ("int8", "sm_89", "onnx")
+    assert (manifest.precision, manifest.target.device_name, manifest.parity_of) == ("int8", "sm_89", "graph")
 
 
 def test_defaults_are_the_official_ones() -> None:
