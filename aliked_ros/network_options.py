@@ -94,6 +94,11 @@ class Networks:
         return self._open[size]
 
     @property
+    def fixed_size(self) -> tuple[int, int] | None:
+        """(height, width) that all images are scaled to, None for each image's own."""
+        return None if self._fixed is None else (self._fixed.height, self._fixed.width)
+
+    @property
     def has_random_weights(self) -> bool:
         """Whether the keypoints mean nothing."""
         return self._fixed is not None and self._fixed.model.manifest.checkpoint.is_random
