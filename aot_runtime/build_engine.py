@@ -19,15 +19,23 @@ from aot_runtime.manifest import PRECISIONS, TENSORRT_RUNTIMES
 from aot_runtime.parity import Tolerance
 
 
-def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of every command that builds engines; read them with engine_options()."""
+def add_engine_arguments(parser: argparse.ArgumentParser, *, eight_bits: bool = True) -> None:
+    """The options of every command that builds engines; read them with engine_options().
+
+    Args:
+        eight_bits: with those of calibration, for commands that offer int8 and fp8.
+    """
     group = parser.add_argument_group("TensorRT engines")
     group.add_argument("--target", metavar="SM", help="GPU to build for, e.g. sm_89 (default: the one of this machine)")
     group.add_argument("--runtime", choices=TENSORRT_RUNTIMES, help="library (default: tensorrt where the GPU is here)")
-    group.add_argument("--calib-data", help="int8 and fp8: a .npy or .npz file, a folder of them, or a glob pattern")
-    group.add_argument("--calib-batches", type=int, default=32, help="at most so many samples of it (default 32)")
-    group.add_argument("--quantiser", choices=TOOLS, help="default: modelopt where it is installed")
-    group.add_argument("--exclude", action="append", default=[], metavar="NODE", help="ONNX node to leave unquantised")
+    if eight_bits:
+        add = group.add_argument
+        add("--calib-data", help="int8 and fp8: a .npy or .npz file, a folder of them, or a glob pattern")
+        add("--calib-batches", type=int, default=32, help="at most so many samples of it (default 32)")
+        add("--quantiser", choices=TOOLS, help="default: modelopt where it is installed")
+        add("--exclude", action="append", default=[], metavar="NODE", help="ONNX node to leave unquantised")
+    else:
+        parser.set_defaults(calib_data=None, calib_batches=32, quantiser=None, exclude=[])
     group.add_argument(
         "--shapes",
         action="append",

@@ -24,7 +24,7 @@ from aot_runtime import engine_graph
 from aot_runtime.backends import engine_file, tensorrt, tensorrt_build
 from aot_runtime.backends.onnx import OnnxRunner
 from aot_runtime.calibration import Sample
-from aot_runtime.engine_checks import EngineChecks
+from aot_runtime.engine_checks import EngineChecks, Measured
 from aot_runtime.environment import cuda_devices
 from aot_runtime.errors import ArtifactError, ExportError
 from aot_runtime.files import sha256_file
@@ -42,6 +42,14 @@ from aot_runtime.verdict import judge, read_manifest
 if TYPE_CHECKING:
     from aot_runtime.export import Align
     from aot_runtime.runner import Runner
+
+# Where a graph made from an fp32 ONNX file computes something else.
+_REMEDIES = {
+    "fp16": "export the network itself with --precision fp16, which keeps in fp32 what must be, or build fp32",
+    "bf16": "build with --precision fp16 or fp32",
+    "int8": "give more --calib-data, leave nodes unquantised with --exclude NODE, or build with --precision fp16",
+    "fp8": "give more --calib-data, leave nodes unquantised with --exclude NODE, or build with --precision fp16",
+}
 
 
 @dataclass(frozen=True)
@@ -170,8 +178,7 @@ def build_engine(
             if simulated == source:
                 parity_of, measured = "onnx", checks.source()
             else:
-                runner = OnnxRunner(simulated, optimize=chosen != "fp8")
-                parity_of, measured = "graph", checks.measure(runner, f" of {chosen}")
+                parity_of, measured = "graph", _measure_graph(checks, simulated, chosen)
         with steps.step(f"{library.name} {library.version} for {tensorrt.target_name(capability)}"):
             settings = tensorrt_build.BuildSettings(
                 capability=capability,
@@ -274,6 +281,13 @@ def _profile(manifest: Manifest, ranges: Mapping[str, tuple[int, int, int]]) -> 
         for spec in manifest.inputs
         if any(isinstance(size, str) for size in spec.shape)
     }
+
+
+def _measure_graph(checks: EngineChecks, graph: Path, precision: str) -> Measured:
+    try:
+        return checks.measure(OnnxRunner(graph, optimize=precision != "fp8"), f" of {precision}")
+    except ExportError as error:
+        raise ExportError(error.reason, f"nothing was written; {_REMEDIES[precision]}") from error
 
 
 def _check_tensors(built: tensorrt_build.Built, manifest: Manifest, source: Path) -> None:

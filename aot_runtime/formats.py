@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,18 +20,25 @@ PRECISION_OF_AUTOCAST = {"None": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 ENGINE_ONLY = tuple(precision for precision in PRECISIONS if precision not in PRECISION_OF_AUTOCAST.values())
 
 
-def add_format_arguments(parser: argparse.ArgumentParser) -> None:
-    """--format, --precision, --keep-onnx and the options of engines, for a command that has --autocast and --device."""
+def add_format_arguments(
+    parser: argparse.ArgumentParser, precisions: Sequence[str] = PRECISIONS, precision_help: str = ""
+) -> None:
+    """--format, --precision, --keep-onnx and the options of engines, for a command that has --device.
+
+    Args:
+        precisions: those that the command offers.
+        precision_help: by default for a command that has --autocast too, see choose_precision().
+    """
     from aot_runtime.build_engine import add_engine_arguments
 
     parser.add_argument("--format", choices=FORMATS, help="what to write (default: by the name's suffix, else pt2)")
     parser.add_argument(
         "--precision",
-        choices=PRECISIONS,
-        help=f"instead of --autocast; {' and '.join(ENGINE_ONLY)}: engines only, with --calib-data",
+        choices=precisions,
+        help=precision_help or f"instead of --autocast; {' and '.join(ENGINE_ONLY)}: engines only, with --calib-data",
     )
     parser.add_argument("--keep-onnx", metavar="FILE", help="where an engine's ONNX file is left (default: nowhere)")
-    add_engine_arguments(parser)
+    add_engine_arguments(parser, eight_bits=any(precision in ENGINE_ONLY for precision in precisions))
 
 
 def output_path(name: str, default: str, wanted: str | None) -> Path:
