@@ -48,6 +48,7 @@ setup(
     install_requires=["h5py", "hdf5plugin", "numba", "numpy", "psutil", "pyyaml", "rich", "rosbags", "safetensors"],
     extras_require={
         "aedat4": ["dv-processing"],
+        "matting": ["pymatting"],
         "onnx": ["onnx", "onnxruntime", "onnxscript"],
         "pictures": ["matplotlib", "opencv-python-headless"],
         "test": ["hypothesis", "pytest", "pytest-timeout"],
