@@ -63,8 +63,8 @@ def _grown(start: int, length: int, limit: int, wanted: int) -> tuple[int, int]:
 def plan_tiles(trimap: np.ndarray, size: tuple[int, int], *, overlap: int = 64, margin: int = 64) -> list[Window]:
     """Windows of at most `size` that together hold every unknown pixel of the trimap; none if there is none.
 
-    One window if the image fits, or else if the unknown region with its margin does; otherwise a grid over that
-    region, evenly spread, without the tiles that hold nothing unknown.
+    One window if the image fits, or else if the unknown region does with its margin, or at least half the overlap,
+    around it; otherwise a grid over that region, evenly spread, without the tiles that hold nothing unknown.
 
     Args:
         trimap: (H, W) uint8.
@@ -78,12 +78,16 @@ def plan_tiles(trimap: np.ndarray, size: tuple[int, int], *, overlap: int = 64, 
     image = (trimap.shape[0], trimap.shape[1])
     if not 0 <= overlap < min(size):
         raise InputError(f"expected a tile overlap of 0 to {min(size) - 1} pixels, found {overlap}")
-    region = unknown_window(trimap, margin)
-    if region is None:
+    wide = unknown_window(trimap, margin)
+    # Half the overlap is the least that a tile knows around an unknown pixel anyway; giving up the rest of the margin
+    # is better than another tile.
+    tight = unknown_window(trimap, min(margin, overlap // 2))
+    if wide is None or tight is None:
         return []
-    if image[0] <= size[0] and image[1] <= size[1]:
-        return [Window(0, 0, *image)]
-    region = grown(region, image, size)
+    for region in (Window(0, 0, *image), wide, tight):
+        if region.height <= size[0] and region.width <= size[1]:
+            return [grown(region, image, size)]
+    region = grown(wide, image, size)
     tiles = [
         Window(y, x, height, width)
         for y, height in _spread(region.y, region.height, size[0], overlap)
