@@ -25,6 +25,8 @@ from aliked_ros.warps import KINDS, Warp, corners_of, draw_warp
 from aot_runtime.errors import InputError
 
 SIZE = (100, 200)
+# As in test_golden.py, so that the same compiled artifact serves.
+CROP = {"height": 120, "width": 160, "top_k": 300, "score_map": True}
 
 
 def shift(x: float, y: float) -> np.ndarray:
@@ -205,10 +207,23 @@ def test_half_precision_harms_nothing(
 def test_a_network_with_few_keypoints_is_harmed(
     shared: Path, weights: list[str], aliked_artifact: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """The measures can fail: an artifact with a thirtieth of the keypoints is worse beyond any spread."""
-    small = aliked_artifact("t16", suffix=".onnx", height=120, width=160, top_k=10)
+    """The measures can fail: an artifact with a third of the keypoints has fewer matches beyond any spread."""
+    small = aliked_artifact("t16", **CROP)
     crop = str(shared / "golden" / "aliked" / "crop160x120.png")
-    command = [crop, *weights, "--precisions", "fp32", "--artifacts", str(small), "--width", "160", "--height", "120"]
+    command = [
+        crop,
+        *weights,
+        "--top_k",
+        "1000",
+        "--precisions",
+        "fp32",
+        "--artifacts",
+        str(small),
+        "--width",
+        "160",
+        "--height",
+        "120",
+    ]
     command += ["--seeds", "2", "--kinds", "illumination", "--json", str(tmp_path / "e.json")]
     assert main([*command, "--fail-if-harmed"]) == 1
     (rows,) = json.loads((tmp_path / "e.json").read_text())["comparisons"].values()
@@ -240,7 +255,7 @@ def test_mistakes_are_exit_code_2_and_one_sentence(
 def test_an_artifact_of_another_size_is_refused(
     shared: Path, weights: list[str], aliked_artifact: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    small = aliked_artifact("t16", suffix=".onnx", height=120, width=160, top_k=10)
+    small = aliked_artifact("t16", **CROP)
     crop = str(shared / "golden" / "aliked" / "crop160x120.png")
     assert main([crop, *weights, "--artifacts", str(small)]) == 2
     assert "expected an artifact for images of 640x480, found one for 160x120" in capsys.readouterr().err
