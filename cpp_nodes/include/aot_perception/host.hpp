@@ -21,6 +21,8 @@ struct Host {
   std::string tensorrt_rtx;
   /// What a user has to do to get ONNX Runtime here; a program that was built without it needs more than a package.
   std::string onnxruntime_remedy = "run pip install onnxruntime (or onnxruntime-gpu)";
+  /// What else a program needs that was built without TensorRT, after "install tensorrt 10.3.0".
+  std::string tensorrt_note;
 };
 
 /// This machine, and the libraries that this program was built with.
