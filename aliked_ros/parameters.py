@@ -8,19 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aliked_ros.matching import MIN_SIMILARITY
-from aot_runtime.errors import InputError
-from aot_runtime.ros.parameters import Param, declare_table, read_table
+from aot_runtime.ros.parameters import (
+    FRAME_ID,
+    IMAGE_TRANSPORT,
+    Param,
+    artifact_path,
+    declare_table,
+    model_params,
+    read_table,
+)
 
 if TYPE_CHECKING:
     from aot_runtime.ros.node import PerceptionNode
 
 TABLE = (
-    Param("artifact", "", "The model: a .pt2, .onnx or .engine file made by export_aliked."),
-    Param("device", "cpu", "Where the model runs: cpu, cuda or cuda:N; the artifact must be made for it."),
-    Param("allow_list", "", "File of SHA-256 digests (as sha256sum prints) that may be loaded; empty: any artifact."),
-    Param("num_threads", 0, "Threads of the model on a CPU; 0: as the environment says (OMP_NUM_THREADS).", (0, 256)),
-    Param("cuda_graph", True, "On CUDA, replay the network as one graph (not with .onnx)."),
-    Param("image_transport", "raw", "Type of the input: Image, or CompressedImage.", choices=("raw", "compressed")),
+    *model_params("export_aliked"),
+    IMAGE_TRANSPORT,
     Param("resize", "fit", "Images of another size than the artifact's: scaled, or refused.", choices=("fit", "never")),
     Param("threshold", 0.0, "Keypoints with a peak score up to this are left out.", (0.0, 0.999)),
     Param("max_keypoints", 0, "Only so many are published, the strongest; 0: the artifact's top_k.", (0, 100_000)),
@@ -28,7 +31,7 @@ TABLE = (
     Param("min_similarity", MIN_SIMILARITY, "Smallest dot product of two descriptors that match.", (-1.0, 1.0)),
     Param("ratio", 1.0, "Largest distance to the nearest descriptor over that to the second; 1: any.", (0.01, 1.0)),
     Param("max_step", 0.0, "Longest way of a tracked keypoint between two images [px]; 0: no limit.", (0.0, 1e5)),
-    Param("frame_id", "", "Frame of the outputs; empty: that of the images."),
+    FRAME_ID,
 )
 
 
@@ -64,9 +67,4 @@ def read_parameters(node: PerceptionNode) -> AlikedSettings:
         InputError: a value is not usable; the message names the parameter.
     """
     values = read_table(node, TABLE)
-    if not values["artifact"]:
-        raise InputError(
-            "expected an artifact, found the parameter 'artifact' empty",
-            "set it with: --ros-args -p artifact:=MODEL.pt2 (made by export_aliked)",
-        )
-    return AlikedSettings(**{**values, "artifact": Path(values["artifact"]).expanduser()})
+    return AlikedSettings(**{**values, "artifact": artifact_path(values, "export_aliked")})

@@ -7,26 +7,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aot_runtime.errors import InputError
-from aot_runtime.ros.parameters import Param, declare_table, read_table
+from aot_runtime.ros.parameters import (
+    FRAME_ID,
+    IMAGE_TRANSPORT,
+    Param,
+    artifact_path,
+    declare_table,
+    model_params,
+    read_table,
+)
 from depth_ros.pipeline import RESOLUTIONS
 
 if TYPE_CHECKING:
     from aot_runtime.ros.node import PerceptionNode
 
 TABLE = (
-    Param("artifact", "", "The model, made by export_dav2_to_pt2 with 3 input channels (.pt2, .onnx or .engine)."),
-    Param("device", "cpu", "Where the model runs: cpu, cuda or cuda:N; the artifact must be made for it."),
-    Param("allow_list", "", "File of SHA-256 digests (as sha256sum prints) that may be loaded; empty: any artifact."),
-    Param("num_threads", 0, "Threads of the model on a CPU; 0: as the environment says (OMP_NUM_THREADS).", (0, 256)),
-    Param("cuda_graph", True, "On CUDA, replay the network as one graph."),
-    Param("image_transport", "raw", "Type of the input: Image, or CompressedImage.", choices=("raw", "compressed")),
+    *model_params("export_dav2_to_pt2 with 3 input channels"),
+    IMAGE_TRANSPORT,
     Param("rectified", True, "Whether images are rectified: their points obey P of camera_info, else K and D."),
     Param("output_resolution", "image", "Size of the depth: that of the image, or the network's.", choices=RESOLUTIONS),
     Param("focal_baseline", 0.0, "Pixels * metres that turn disparity into metres; 0: by the artifact.", (0.0, 1e6)),
     Param("max_range", 0.0, "Metric depth beyond this is invalid [m]; 0: no limit.", (0.0, 1e6)),
     Param("points", "xyzrgb", "Cloud of metric depth, while subscribed.", choices=("off", "xyz", "xyzrgb")),
-    Param("frame_id", "", "Frame of the outputs; empty: that of the images."),
+    FRAME_ID,
 )
 
 
@@ -60,9 +63,4 @@ def read_parameters(node: PerceptionNode) -> DepthSettings:
         InputError: a value is not usable; the message names the parameter.
     """
     values = read_table(node, TABLE)
-    if not values["artifact"]:
-        raise InputError(
-            "expected an artifact, found the parameter 'artifact' empty",
-            "set it with: --ros-args -p artifact:=MODEL.pt2 (made by export_dav2_to_pt2)",
-        )
-    return DepthSettings(**{**values, "artifact": Path(values["artifact"]).expanduser()})
+    return DepthSettings(**{**values, "artifact": artifact_path(values, "export_dav2_to_pt2")})

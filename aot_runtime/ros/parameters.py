@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aot_runtime.errors import InputError
@@ -27,6 +28,27 @@ class Param:
     text: str
     limits: tuple[float, float] | None = None
     choices: tuple[str, ...] = ()
+
+
+IMAGE_TRANSPORT = Param(
+    "image_transport", "raw", "Type of the input: Image, or CompressedImage.", choices=("raw", "compressed")
+)
+FRAME_ID = Param("frame_id", "", "Frame of the outputs; empty: that of the images.")
+
+
+def model_params(maker: str) -> tuple[Param, ...]:
+    """What every node around one model has; `maker` is who makes its artifacts, as in "export_aliked"."""
+    return (
+        Param("artifact", "", f"The model: a .pt2, .onnx or .engine file made by {maker}."),
+        Param("device", "cpu", "Where the model runs: cpu, cuda or cuda:N; the artifact must be made for it."),
+        Param(
+            "allow_list", "", "File of SHA-256 digests (as sha256sum prints) that may be loaded; empty: any artifact."
+        ),
+        Param(
+            "num_threads", 0, "Threads of the model on a CPU; 0: as the environment says (OMP_NUM_THREADS).", (0, 256)
+        ),
+        Param("cuda_graph", True, "On CUDA, replay the network as one graph (not with .onnx)."),
+    )
 
 
 def declare_table(node: PerceptionNode, table: Iterable[Param]) -> None:
@@ -56,3 +78,17 @@ def check_choices(values: Mapping[str, Any], table: Iterable[Param]) -> None:
                 f"expected {param.name} to be {' or '.join(param.choices)}, found '{values[param.name]}'",
                 "correct the parameter",
             )
+
+
+def artifact_path(values: Mapping[str, Any], maker: str) -> Path:
+    """The path in the parameter "artifact".
+
+    Raises:
+        InputError: there is none.
+    """
+    if not values["artifact"]:
+        raise InputError(
+            "expected an artifact, found the parameter 'artifact' empty",
+            f"set it with: --ros-args -p artifact:=MODEL.pt2 (made by {maker})",
+        )
+    return Path(values["artifact"]).expanduser()
