@@ -23,10 +23,10 @@ from aliked_ros.network_options import (
     ratio_of,
 )
 from aliked_ros.pictures import matches_picture
-from aliked_ros.video import write_picture
 from aot_runtime.errors import AotError, InputError
 from aot_runtime.files import atomic_write
 from aot_runtime.frames import read_image
+from aot_runtime.video import write_picture
 
 if TYPE_CHECKING:
     from aliked_ros.pipeline import AlikedResult

@@ -22,13 +22,13 @@ from aliked_ros.network_options import (
 )
 from aliked_ros.tracking import Tracker
 from aliked_ros.trails import TrackCounter, TrackStatistics, Trails
-from aliked_ros.video import PictureSink, Video, is_video, open_sink
 from aot_runtime.bags import is_bag
 from aot_runtime.benchmark import percentile
 from aot_runtime.errors import AotError, InputError
 from aot_runtime.files import atomic_write
 from aot_runtime.frames import IMAGE_SUFFIXES, Frame, open_frames
 from aot_runtime.ros.clock import StampGuard
+from aot_runtime.video import PictureSink, Video, is_video, open_sink
 
 _DEFAULT_FPS = 10.0
 
