@@ -23,6 +23,11 @@ NORMALIZATIONS: Mapping[str, tuple[tuple[float, float, float], tuple[float, floa
 }
 """Name -> (mean, std) of R, G, B in 0..1."""
 
+ATTENTIONS = ("explicit", "bias", "concat")
+"""How attention is written, see `vitmatte_ros.model.attention`."""
+RELATIVES = ("product", "gather")
+"""How its relative positions are."""
+
 
 @dataclass(frozen=True)
 class VitMatteConfig:

@@ -24,8 +24,6 @@ from torch import Tensor, nn
 from vitmatte_ros.model.positions import offsets, relative_rows, relative_table
 from vitmatte_ros.model.windows import join, partition
 
-ATTENTIONS = ("explicit", "bias", "concat")
-RELATIVES = ("product", "gather")
 # Fused kernels of CUDA want the channels of half precision in multiples of 16 bytes.
 _ALIGN = 8
 

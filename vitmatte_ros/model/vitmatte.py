@@ -33,7 +33,9 @@ class VitMatte(nn.Module):
             if "rel_pos" in name or "position_embeddings" in name:
                 value.data.copy_(0.1 * noise)
             elif value.dim() > 1:
-                value.data.copy_(noise * (1.0 if ".conv." in name else 0.7) / math.sqrt(value[0].numel()))
+                # ReLU halves the power of what passes, and upsampling takes some more.
+                gain = 2.0 if name.startswith("decoder.") else 0.7
+                value.data.copy_(noise * gain / math.sqrt(value[0].numel()))
             else:
                 value.data.copy_((1.0 if "norm" in name and name.endswith("weight") else 0.0) + 0.1 * noise)
         for part in self.modules():
