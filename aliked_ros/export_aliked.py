@@ -13,6 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from aliked_ros.config import CONFIGS, THRESHOLD, from_name
 from aot_runtime.errors import AotError, InputError
+from aot_runtime.formats import (
+    add_format_arguments,
+    choose_device,
+    output_path,
+    print_latency,
+    read_engine_options,
+)
 
 if TYPE_CHECKING:
     from aliked_ros.model import ALIKED
@@ -22,7 +29,6 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = "aliked-n16rot"
 DEFAULT_TOP_K = 1000
 PRECISIONS = ("fp32", "fp16")
-FORMATS = ("pt2", "onnx", "engine")
 LICENCE = "BSD-3-Clause"
 # SHA-256 of the official files: n16 and n16rot have the same shapes, and only this tells them apart.
 OFFICIAL_SHA256 = {
@@ -209,18 +215,17 @@ def _parser() -> argparse.ArgumentParser:
     add("-m", "--model", default=DEFAULT_MODEL, help=f"one of: {', '.join(CONFIGS)} (default {DEFAULT_MODEL})")
     add("-c", "--checkpoint", help="official checkpoint (.pth or .safetensors)")
     add("-o", "--output-name", help="the artifact to write (default: <model>_<width>x<height>_k<top_k>.<format>)")
-    add("--format", choices=FORMATS, help="what to write (default: by the name's suffix, else pt2)")
     add("--height", type=int, default=480, help="of the camera's images (default 480)")
     add("--width", type=int, default=640, help="of the camera's images (default 640)")
     add("--top_k", "--top-k", type=int, default=DEFAULT_TOP_K, help=f"keypoints (default {DEFAULT_TOP_K})")
     add("--nms-rounds", type=int, default=3, help="3 as the official code (default), 1 for strict maxima only")
     add("--score-map", action="store_true", help="a further output: the whole score map")
-    add("--precision", choices=PRECISIONS, help="default: fp16 on cuda, fp32 on cpu")
-    add("--device", help="cpu, cuda or cuda:N (default: cuda if there is one)")
+    add("--device", help="cpu, cuda or cuda:N (default: cuda if there is one for a .pt2, else cpu)")
     add("--random-weights", action="store_true", help="export without a checkpoint, for trials")
     add("--seed", type=int, help="seed of --random-weights (default 0)")
     add("--warmup-runs", type=int, default=20, help="runs before the clock starts (default 20)")
     add("--runs", type=int, default=100, help="runs to measure after the export, 0 for none (default 100)")
+    add_format_arguments(parser, PRECISIONS, "default: fp16 for engines and on cuda, else fp32")
     return parser
 
 
@@ -242,13 +247,12 @@ def _check(options: argparse.Namespace) -> None:
 def _run(options: argparse.Namespace, command: list[str]) -> int:
     _check(options)
     path = _output_path(options)
-
-    import torch
+    engine, device = read_engine_options(options, path), choose_device(options.device, path)
+    on_gpu = path.suffix == ".engine" or device.startswith("cuda")
 
     from aliked_ros.model import ALIKED
     from aot_runtime.manifest import CheckpointInfo
 
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if options.random_weights:
         seed = options.seed or 0
         model, checkpoint = ALIKED(from_name(options.model)).randomise(seed), CheckpointInfo.random(seed)
@@ -264,32 +268,21 @@ def _run(options: argparse.Namespace, command: list[str]) -> int:
         top_k=options.top_k,
         nms_rounds=options.nms_rounds,
         score_map=options.score_map,
-        precision=options.precision or ("fp16" if device.startswith("cuda") else "fp32"),
+        precision=options.precision or ("fp16" if on_gpu else "fp32"),
         device=device,
+        engine_options=engine,
         rebuild_command=command,
     )
     print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
     if options.runs:
-        _print_latency(path, device, options.runs, options.warmup_runs)
+        print_latency(path, device, options.runs, options.warmup_runs)
     return 0
 
 
 def _output_path(options: argparse.Namespace) -> Path:
     """The file to write, with the suffix that tells `export_model` what to make."""
-    name = f"{from_name(options.model).name}_{options.width}x{options.height}_k{options.top_k}"
-    path = Path(options.output_name or name)
-    known = path.suffix.removeprefix(".") if path.suffix.removeprefix(".") in FORMATS else None
-    wanted = options.format or known or FORMATS[0]
-    if known not in (None, wanted):
-        raise InputError(f"expected a name that ends in .{wanted} for --format {wanted}, found {path}")
-    return path if known else path.with_name(f"{path.name}.{wanted}")
-
-
-def _print_latency(path: Path, device: str, runs: int, warmup_runs: int) -> None:
-    from aot_runtime.benchmark import benchmark_artifact, print_results
-    from aot_runtime.environment import stamp
-
-    print_results(benchmark_artifact(path, device, runs=runs, warmup_runs=warmup_runs), stamp())
+    default = f"{from_name(options.model).name}_{options.width}x{options.height}_k{options.top_k}.pt2"
+    return output_path(options.output_name or default, default, options.format)
 
 
 if __name__ == "__main__":
