@@ -59,6 +59,9 @@ class Networks:
     ) -> None:
         from aliked_ros.pipeline import AlikedPipeline
 
+        # Pipelines of a checkpoint are made when the first image comes; a mistake is to be told before.
+        if not threshold < 1:
+            raise InputError(f"expected a threshold below 1, found {threshold}", "scores are probabilities")
         self._open: dict[tuple[int, int], AlikedPipeline] = {}
         self._fixed: AlikedPipeline | None = None
         if isinstance(source, EagerOptions):
