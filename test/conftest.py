@@ -11,6 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+# Fixtures of test/support, and helpers there whose assertions shall say what they compared.
+pytest_plugins = ["ros_session", "ros_processes"]
+pytest.register_assert_rewrite("event_driver", "f3_heads", "node_checks", "ros_images")
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -4,16 +4,14 @@
 from __future__ import annotations
 
 import hashlib
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from ros_session import Session
 
-PATIENCE_S = 20.0
 HEIGHT, WIDTH = 56, 70
 SOURCES = ("export", "makers", "engine", "engine_graph", "golden", "manifest")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -151,88 +149,12 @@ def pictures(shared: Path) -> dict[str, np.ndarray]:
     return {name: read_image(shared / "data" / file) for name, file in files.items()}
 
 
-class Session:
-    """Nodes of one context that spin in the test's thread, and the messages of topics."""
-
-    def __init__(self, rclpy: Any) -> None:
-        from rclpy.executors import SingleThreadedExecutor
-
-        self.messages: dict[str, list[Any]] = defaultdict(list)
-        self._nodes: list[Any] = []
-        self._executor = SingleThreadedExecutor()
-        self.listener = self.add(rclpy.create_node("listener"))
-
-    def add(self, node: Any) -> Any:
-        """Spins this node from now on; it is destroyed at the end."""
-        self._nodes.append(node)
-        self._executor.add_node(node)
-        return node
-
-    def remove(self, node: Any) -> None:
-        """Destroys the node now."""
-        self._nodes.remove(node)
-        self._executor.remove_node(node)
-        node.destroy_node()
-
-    def listen(self, kind: Any, topic: str, qos: Any = 1000) -> list[Any]:
-        """Collects what arrives on a topic."""
-        self.listener.create_subscription(kind, topic, self.messages[topic].append, qos)
-        return self.messages[topic]
-
-    def publisher(self, kind: Any, topic: str, qos: Any = 10) -> Any:
-        """A publisher of the listener's node, once somebody subscribes to it."""
-        publisher = self.listener.create_publisher(kind, topic, qos)
-        assert self.until(publisher.get_subscription_count)
-        return publisher
-
-    def until(self, condition: Callable[[], Any], timeout_s: float = PATIENCE_S) -> bool:
-        """Spins until the condition holds; whether it did."""
-        end = time.monotonic() + timeout_s
-        while time.monotonic() < end:
-            if condition():
-                return True
-            self._executor.spin_once(timeout_sec=0.02)
-        return bool(condition())
-
-    def spin(self, seconds: float) -> None:
-        """Spins for a while."""
-        self.until(lambda: False, seconds)
-
-    def close(self) -> None:
-        """Destroys all nodes."""
-        for node in list(self._nodes):
-            self.remove(node)
-        self._executor.shutdown()
-
-
-@pytest.fixture
-def ros(monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
-    """rclpy, initialised for this process only; other processes neither hear nor disturb it."""
-    rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed")
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "OFF")
-    rclpy.init(args=[])
-    session = Session(rclpy)
-    yield session
-    session.close()
-    rclpy.try_shutdown()
-
-
 @pytest.fixture
 def depth(ros: Session, stand_in: Callable[..., Path]) -> Callable[..., Any]:
     """depth(**parameters): a DepthNode with the relative stand-in, active unless it cannot be."""
-    from rclpy.parameter import Parameter
-
     from depth_ros.node import DepthNode
 
     def make(active: bool = True, cli_args: list[str] | None = None, **values: Any) -> Any:
-        given = {
-            "artifact": str(stand_in()),
-            **{name: str(v) if isinstance(v, Path) else v for name, v in values.items()},
-        }
-        overrides = [Parameter(name, value=value) for name, value in given.items()]
-        node = ros.add(DepthNode(parameter_overrides=overrides, cli_args=cli_args))
-        if active:
-            assert ros.until(lambda: node.health.state == "active")
-        return node
+        return ros.start(DepthNode, active, cli_args, **{"artifact": stand_in(), **values})
 
     return make

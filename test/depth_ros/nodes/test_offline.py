@@ -4,23 +4,20 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from camera_bags import write_cameras
+from ros_processes import run_without_ros
 
-from aot_runtime.errors import InputError
-from aot_runtime.frames import open_frames
 from depth_ros.offline import main
 from depth_ros.pipeline import ImageDepthPipeline
 
 START_NS = 1_700_000_000_000_000_000
 PERIOD_NS = 50_000_000
-ROOT = Path(__file__).resolve().parents[3]
 CAMERA = (525.0, 525.0, 319.5, 239.5)
 
 
@@ -129,17 +126,6 @@ def _matrix() -> list[list[float]]:
     return [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]
 
 
-def test_names_stay_unique(tmp_path: Path) -> None:
-    import cv2
-
-    for folder in ("a", "b", "c"):
-        (tmp_path / folder).mkdir()
-        cv2.imwrite(str(tmp_path / folder / "0.png"), np.zeros((4, 4, 3), np.uint8))
-    cv2.imwrite(str(tmp_path / "a" / "0.bmp"), np.zeros((4, 4, 3), np.uint8))
-    names = [frame.name for frame in open_frames([tmp_path / folder for folder in ("a", "b", "c")])]
-    assert names == ["0", "0.png", "0.png_2", "0.png_3"]
-
-
 def test_unreadable_images_are_named_and_the_rest_is_done(
     shared: Path, stand_in: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -193,46 +179,19 @@ def test_malformed_messages_of_a_bag_are_named_and_the_rest_is_done(
     assert [row["name"] for row in table(tmp_path / "out")] == ["000000", "000005"]
 
 
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({}, "expected one image topic, found several among /a/image"),
-        ({"topic": "/c/image"}, "expected an image topic /c/image, found /a/image"),
-        ({"topic": "/a/image", "info_topic": "/a/image"}, "expected a CameraInfo topic /a/image, found /a/camera_info"),
-    ],
-)
-def test_ambiguous_topics_are_listed(changes: dict[str, str], reason: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=reason):
-        next(open_frames([_two_cameras(tmp_path)], **changes))
-
-
-def test_each_camera_has_the_info_beside_it(tmp_path: Path) -> None:
-    bag = _two_cameras(tmp_path)
-    assert next(open_frames([bag], "/a/image")).info.k[0] == 100.0
-    assert next(open_frames([bag], "/b/image")).info.k[0] == 200.0
-    assert next(open_frames([bag], "/b/image", "/a/camera_info")).info.k[0] == 100.0
-
-
-def _two_cameras(folder: Path) -> Path:
-    from rosbags.rosbag2 import Writer
-    from rosbags.typesys import Stores, get_typestore
-
-    store = get_typestore(Stores.ROS2_JAZZY)
-    types = store.types
-    header = types["std_msgs/msg/Header"](types["builtin_interfaces/msg/Time"](1, 0), "eye")
-    picture = types["sensor_msgs/msg/Image"](header, 1, 1, "rgb8", 0, 3, np.zeros(3, np.uint8))
-    region = types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
-    with Writer(folder / "two", version=9) as writer:
-        for name, focal in (("a", 100.0), ("b", 200.0)):
-            k = np.array([focal, 0, 0, 0, focal, 0, 0, 0, 1.0])
-            info = types["sensor_msgs/msg/CameraInfo"](
-                header, 1, 1, "plumb_bob", np.zeros(5), k, np.eye(3).ravel(), np.zeros(12), 0, 0, region
-            )
-            for topic, msg, kind in (("image", picture, "Image"), ("camera_info", info, "CameraInfo")):
-                kind = f"sensor_msgs/msg/{kind}"
-                connection = writer.add_connection(f"/{name}/{topic}", kind, typestore=store)
-                writer.write(connection, START_NS, store.serialize_cdr(msg, kind))
-    return folder / "two"
+def test_malformed_camera_info_does_not_matter_where_intrinsics_are_given(
+    stand_in: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, artifact = np.full((8, 10, 3), 99, np.uint8), stand_in(kind="metric")
+    bag = write_cameras(tmp_path, {"a": 100.0}, image, info_nanosec=2 * 10**9)
+    command = [str(bag), "--artifact", str(artifact), "--output", str(tmp_path / "out")]
+    assert main([*command, "--formats", "ply"]) == 2
+    assert "error: expected a stamp" in capsys.readouterr().err
+    assert main([*command, "--formats", "ply", "--intrinsics", "9", "9", "4.5", "3.5"]) == 0
+    (row,) = table(tmp_path / "out")
+    matrix = np.array([[9.0, 0.0, 4.5], [0.0, 9.0, 3.5], [0.0, 0.0, 1.0]])
+    np.testing.assert_allclose(row["camera_matrix"], ImageDepthPipeline(artifact).process(image, matrix).camera_matrix)
+    assert (tmp_path / "out" / "000000_points.ply").is_file()
 
 
 @pytest.mark.parametrize(
@@ -265,25 +224,8 @@ def test_runs_without_ros(
     tiny_dav2: Path, image_bag: Callable[..., Path], redwood: list[np.ndarray], tmp_path: Path
 ) -> None:
     bag = image_bag(redwood[:1], camera=CAMERA)
-    code = (
-        "import sys\n"
-        "class NoRos:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] in ('rclpy', 'rcl_interfaces', 'builtin_interfaces') or '_msgs' in name:\n"
-        "            raise ImportError(f'no ROS here: {name}')\n"
-        "sys.meta_path.insert(0, NoRos())\n"
-        "from depth_ros.offline import main\n"
-        "sys.exit(main(sys.argv[1:]))\n"
-    )
-    command = [sys.executable, "-c", code, str(bag), "--artifact", str(tiny_dav2), "--output", str(tmp_path / "out")]
-    done = subprocess.run(
-        [*command, "--formats", "npy", "png16", "colour", "ply"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        cwd=ROOT,
-    )
+    arguments = [str(bag), "--artifact", str(tiny_dav2), "--output", str(tmp_path / "out")]
+    done = run_without_ros("depth_ros.offline", *arguments, "--formats", "npy", "png16", "colour", "ply")
     assert done.returncode == 0, done.stderr
     assert "random weights" in done.stderr
     names = sorted(file.name for file in (tmp_path / "out").iterdir())

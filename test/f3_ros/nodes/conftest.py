@@ -1,17 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Help for tests that run nodes in this process: a small artifact, spinning, and messages caught from topics."""
+"""Help for tests of f3_node and replay_node: small artifacts, and nodes that spin in this process."""
 
 from __future__ import annotations
 
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-PATIENCE_S = 20.0
+from ros_session import Session, parameters
 
 
 @pytest.fixture(scope="session")
@@ -49,72 +46,11 @@ def micro_f3(artifact_cache: Path) -> Path:
     return path
 
 
-class Session:
-    """Nodes of one context that spin in the test's thread, and the messages of topics."""
-
-    def __init__(self, rclpy: Any) -> None:
-        from rclpy.executors import SingleThreadedExecutor
-
-        self.messages: dict[str, list[Any]] = defaultdict(list)
-        self._nodes: list[Any] = []
-        self._executor = SingleThreadedExecutor()
-        self.listener = self.add(rclpy.create_node("listener"))
-
-    def add(self, node: Any) -> Any:
-        """Spins this node from now on; it is destroyed at the end."""
-        self._nodes.append(node)
-        self._executor.add_node(node)
-        return node
-
-    def remove(self, node: Any) -> None:
-        """Destroys the node now."""
-        self._nodes.remove(node)
-        self._executor.remove_node(node)
-        node.destroy_node()
-
-    def listen(self, kind: Any, topic: str, qos: Any = 1000) -> list[Any]:
-        """Collects what arrives on a topic."""
-        self.listener.create_subscription(kind, topic, self.messages[topic].append, qos)
-        return self.messages[topic]
-
-    def until(self, condition: Callable[[], Any], timeout_s: float = PATIENCE_S) -> bool:
-        """Spins until the condition holds; whether it did."""
-        end = time.monotonic() + timeout_s
-        while time.monotonic() < end:
-            if condition():
-                return True
-            self._executor.spin_once(timeout_sec=0.02)
-        return bool(condition())
-
-    def spin(self, seconds: float) -> None:
-        """Spins for a while."""
-        self.until(lambda: False, seconds)
-
-    def close(self) -> None:
-        """Destroys all nodes."""
-        for node in list(self._nodes):
-            self.remove(node)
-        self._executor.shutdown()
-
-
-def parameters(**values: Any) -> list[Any]:
-    """Parameter overrides for a node's constructor."""
-    from rclpy.parameter import Parameter
-
-    return [Parameter(name, value=value) for name, value in values.items()]
-
-
 @pytest.fixture
-def ros(monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
-    """rclpy, initialised for this process only; other processes neither hear nor disturb it."""
-    rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed")
+def ros(ros: Session) -> Session:
+    """The session of test/support, where event cameras' messages are installed."""
     pytest.importorskip("event_camera_msgs.msg", reason="event_camera_msgs is not installed (make setup)")
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "OFF")
-    rclpy.init(args=[])
-    session = Session(rclpy)
-    yield session
-    session.close()
-    rclpy.try_shutdown()
+    return ros
 
 
 @pytest.fixture
@@ -123,11 +59,7 @@ def f3(ros: Session, micro_f3: Path) -> Callable[..., Any]:
     from f3_ros.node import F3Node
 
     def make(active: bool = True, **values: Any) -> Any:
-        given = {"artifact": str(micro_f3), **values}
-        node = ros.add(F3Node(parameter_overrides=parameters(**given)))
-        if active:
-            assert ros.until(lambda: node.health.state == "active")
-        return node
+        return ros.start(F3Node, active, **{"artifact": micro_f3, **values})
 
     return make
 
@@ -174,3 +106,12 @@ def tiny_heads(artifact_cache: Path) -> dict[str, str]:
         flow_head = flow_module.FlowHead(8, (3, 3), (2, 2), (1, 1)).eval().randomise(0)
         export_flowhead(flow_head, paths["flow"], height=28, width=42, **options)
     return {f"{name}_artifact": str(path) for name, path in paths.items()}
+
+
+@pytest.fixture
+def heads(stand_in_head: Callable[..., Path]) -> dict[str, str]:
+    """Parameters that name two stand-in heads for `micro_f3`."""
+    from f3_heads import CHANNELS, DEPTH_GRID, FLOW_GRID
+
+    grids = {"depth": DEPTH_GRID, "flow": FLOW_GRID}
+    return {f"{name}_artifact": str(stand_in_head(name, CHANNELS, *grid[::-1])) for name, grid in grids.items()}

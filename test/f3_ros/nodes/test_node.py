@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""replay_node -> f3_node through real rclpy: every recording, bad input, time jumps, lifecycle, diagnostics."""
+"""replay_node -> f3_node through real rclpy: every recording, bad input, time jumps, overload, pictures."""
 
 from __future__ import annotations
 
 import array
-import math
-import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,20 +17,15 @@ pytest.importorskip("event_camera_msgs.msg", reason="event_camera_msgs is not in
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from event_camera_msgs.msg import EventPacket
+from event_driver import Driver, packet
+from node_checks import values_of
 from sensor_msgs.msg import Image
-from std_msgs.msg import UInt64
 
 from aot_runtime.ros.messages import ns_to_stamp, stamp_to_ns
+from aot_runtime.ros.qos import events_qos
 from f3_ros.event_messages import message_from_packet
-from f3_ros.events.codecs import encode_evt3
-from f3_ros.events.types import Events, Packet
 
 WINDOW_US = 20_000
-START_NS = 1_700_000_000_000_000_000
-
-
-def values_of(status: DiagnosticStatus) -> dict[str, str]:
-    return {pair.key: pair.value for pair in status.values}
 
 
 def numbers(infos: list[DiagnosticStatus], key: str) -> list[int]:
@@ -93,46 +87,6 @@ def test_every_event_of_a_recording_is_used_once(
 
 
 # -- made-up packets ---------------------------------------------------------------------------------------------------
-
-
-def packet(
-    seq: int, begin_us: int, n: int = 100, *, length_us: int = 4000, size: tuple[int, int] = (1280, 720)
-) -> Packet:
-    """An EVT3 packet of n events in [begin, begin + length), ending with time words for its end."""
-    rng = np.random.default_rng(seq)
-    t = np.sort(rng.integers(begin_us, begin_us + length_us, n))
-    x, y = (rng.integers(0, min(side, limit), n).astype(np.uint16) for side, limit in zip(size, (1280, 720)))
-    events = Events(x, y, t.astype(np.int64), rng.integers(0, 2, n).astype(np.uint8))
-    end = begin_us + length_us
-    closing = np.array([0x8000 | (end >> 12 & 0xFFF), 0x6000 | (end & 0xFFF)], "<u2").view(np.uint8)
-    payload = np.concatenate([np.asarray(encode_evt3(events)).view(np.uint8), closing])
-    return Packet(START_NS + begin_us * 1000, "camera", *size, seq, 0, "evt3", False, payload)
-
-
-class Driver:
-    """Publishes packets as a camera driver would."""
-
-    def __init__(self, ros: Any) -> None:
-        from aot_runtime.ros.qos import events_qos
-
-        self._ros = ros
-        self._publisher = ros.listener.create_publisher(EventPacket, "/f3/events", events_qos())
-        self.done = ros.listen(UInt64, "/f3/processed_seq", 10)
-        assert ros.until(lambda: self._publisher.get_subscription_count() > 0)
-        ros.spin(0.1)
-
-    def send(self, message: EventPacket | Packet, **changes: Any) -> None:
-        """Publishes, and waits until the node is done with it."""
-        msg = message_from_packet(message) if isinstance(message, Packet) else message
-        for name, value in changes.items():
-            setattr(msg, name, value)
-        before = len(self.done)
-        self._publisher.publish(msg)
-        assert self._ros.until(lambda: len(self.done) > before, 30), "not acknowledged"
-
-    def send_unanswered(self, msg: EventPacket) -> None:
-        """Publishes a message that the node refuses before it can acknowledge it."""
-        self._publisher.publish(msg)
 
 
 def test_bad_input_is_counted_and_the_node_lives_on(ros: Any, f3: Callable[..., Any]) -> None:
@@ -224,8 +178,6 @@ def test_lost_packet_makes_one_window_incomplete_and_can_drop_it(ros: Any, f3: C
 
 
 def test_stream_that_stops_is_flushed_by_wall_time(ros: Any, f3: Callable[..., Any]) -> None:
-    from aot_runtime.ros.qos import events_qos
-
     f3()
     infos = ros.listen(DiagnosticStatus, "/f3/window_info")
     publisher = ros.listener.create_publisher(EventPacket, "/f3/events", events_qos())
@@ -280,133 +232,9 @@ def test_ros_time_that_jumps_back_resets_the_stream(ros: Any, f3: Callable[..., 
     assert node.health.state == "active"
 
 
-# -- outputs -----------------------------------------------------------------------------------------------------------
-
-
-def test_pictures_are_made_while_subscribed(ros: Any, f3: Callable[..., Any]) -> None:
-    f3(frame_id="left_eye")
-    events = ros.listen(Image, "/f3/event_image")
-    pca = ros.listen(Image, "/f3/feature_image")
-    driver = Driver(ros)
-    ros.spin(0.1)
-    for k in range(6):
-        driver.send(packet(k, 4000 * k, n=1000))
-    assert ros.until(lambda: events and pca)
-    assert (events[0].width, events[0].height, events[0].encoding) == (1280, 720, "bgr8")
-    assert (pca[0].width, pca[0].height, pca[0].encoding) == (160, 90, "bgr8")
-    lit = np.frombuffer(events[0].data, np.uint8).reshape(720, 1280, 3).any(axis=2).sum()
-    assert 4900 < lit <= 5000
-    assert events[0].header.frame_id == pca[0].header.frame_id == "left_eye"
-
-
-def test_diagnostics_tell_identity_rates_and_random_weights(ros: Any, f3: Callable[..., Any], micro_f3: Path) -> None:
-    f3(diagnostics_period=0.2)
-    reports = ros.listen(DiagnosticArray, "/diagnostics", 100)
-    driver = Driver(ros)
-    for k in range(12):
-        driver.send(packet(k, 4000 * k))
-    ros.spin(0.3)
-    status = reports[-1].status[0]
-    told = values_of(status)
-    assert status.name == "f3"
-    assert status.level == DiagnosticStatus.WARN
-    assert "random weights" in status.message
-    assert told["artifact"] == micro_f3.name
-    assert told["weights"] == "random"
-    assert told["precision"] == "fp32"
-    assert told["count receive"] == "12"
-    assert told["count publish"] == "2"
-    assert told["finite outputs [%]"] == "100"
-    assert float(told["latency from receive p99 [ms]"]) > 0
-    assert math.isfinite(float(told["sensor clock offset [s]"]))
-
-
-# -- lifecycle ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "case", ["none", "missing", "not_an_artifact", "truncated", "bad_mode", "no_mask", "bad_device"]
-)
-def test_unusable_configuration_leaves_the_node_alive_with_a_reason(
-    case: str, ros: Any, f3: Callable[..., Any], micro_f3: Path, tmp_path: Path
-) -> None:
-    from rclpy.parameter import Parameter
-
-    wrong, reason = {
-        "none": ({"artifact": ""}, "the parameter 'artifact' empty"),
-        "missing": ({"artifact": str(tmp_path / "none.pt2")}, "none.pt2"),
-        "not_an_artifact": ({"artifact": str(tmp_path / "text.pt2")}, "text.pt2"),
-        "truncated": ({"artifact": str(tmp_path / "half.pt2")}, "half.pt2"),
-        "bad_mode": ({"window_mode": "often"}, "expected window_mode to be time or count or hybrid, found 'often'"),
-        "no_mask": ({"hot_pixel_mask": str(tmp_path / "mask.png")}, "mask.png"),
-        "bad_device": ({"device": "abacus"}, "abacus"),
-    }[case]
-    (tmp_path / "text.pt2").write_text("no model")
-    (tmp_path / "half.pt2").write_bytes(micro_f3.read_bytes()[: micro_f3.stat().st_size // 2])
-    node = f3(active=False, **wrong)
-    assert ros.until(lambda: "lifecycle" in node.health.warnings)
-    assert node.health.state == "unconfigured"
-    assert reason in node.health.warnings["lifecycle"]
-    good = {"artifact": str(micro_f3), "window_mode": "time", "hot_pixel_mask": "", "device": "cpu"}
-    assert all(r.successful for r in node.set_parameters([Parameter(k, value=good[k]) for k in wrong]))
-    node.trigger_configure()
-    node.trigger_activate()
-    assert node.health.state == "active"
-
-
-def test_artifact_of_another_family_is_refused(
-    ros: Any, f3: Callable[..., Any], micro_f3: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import dataclasses
-
-    import f3_ros.pipeline
-
-    class Impostor:
-        """A loaded model whose manifest says that it is something else."""
-
-        def __init__(self, path: Path) -> None:
-            from aot_runtime.verdict import read_manifest
-
-            self.path = path
-            self.manifest = dataclasses.replace(read_manifest(path), family="depth")
-
-    monkeypatch.setattr("aot_runtime.compiled_model.load_model", lambda path, *_, **__: Impostor(Path(path)))
-    assert f3_ros.pipeline
-    node = f3(active=False)
-    assert ros.until(lambda: "lifecycle" in node.health.warnings)
-    assert "expected an artifact of the family f3, found depth" in node.health.warnings["lifecycle"]
-
-
-def test_every_transition_twice_with_data_in_between(ros: Any, f3: Callable[..., Any]) -> None:
-    node = f3(autostart=False, active=False)
-    features = ros.listen(Image, "/f3/features")
-    driver: Driver | None = None
-    for round_ in range(2):
-        node.trigger_configure()
-        node.trigger_activate()
-        assert node.health.state == "active"
-        driver = driver or Driver(ros)
-        assert ros.until(lambda: node.count_subscribers("/f3/features") > 0)
-        ros.spin(0.3)
-        for k in range(6):
-            driver.send(packet(k, 4000 * k))
-        assert ros.until(lambda n=round_ + 1: len(features) >= n)
-        node.trigger_deactivate()
-        node.trigger_cleanup()
-        assert node.health.state == "unconfigured"
-    assert not any(thread.name in ("infer", "decode") for thread in __import__("threading").enumerate())
-    node.trigger_configure()
-    node.trigger_shutdown()
-    assert node.health.state == "finalized"
-
-
 def test_overload_drops_whole_windows_and_counts_them(
     ros: Any, f3: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import time
-
-    from aot_runtime.ros.qos import events_qos
-
     node = f3(window_queue=1)
     process = node._pipeline.process
     monkeypatch.setattr(node._pipeline, "process", lambda *a, **k: (time.sleep(0.3), process(*a, **k))[1])
@@ -424,24 +252,20 @@ def test_overload_drops_whole_windows_and_counts_them(
     assert node.health.count("publish") == 11 - drops
 
 
-def test_allow_list_admits_and_refuses(ros: Any, f3: Callable[..., Any], micro_f3: Path, tmp_path: Path) -> None:
-    from aot_runtime.files import sha256_file
-
-    (tmp_path / "allowed").write_text(f"{sha256_file(micro_f3)}  {micro_f3.name}\n")
-    (tmp_path / "others").write_text(f"{'0' * 64}  other.pt2\n")
-    node = f3(allow_list=str(tmp_path / "allowed"))
-    ros.remove(node)
-    node = f3(active=False, allow_list=str(tmp_path / "others"))
-    assert ros.until(lambda: "lifecycle" in node.health.warnings)
-    assert node.health.state == "unconfigured"
+# -- outputs -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_copy_that_anybody_may_write_is_refused(
-    ros: Any, f3: Callable[..., Any], micro_f3: Path, tmp_path: Path
-) -> None:
-    copy = tmp_path / "open.pt2"
-    shutil.copy(micro_f3, copy)
-    copy.chmod(0o666)
-    node = f3(active=False, artifact=str(copy))
-    assert ros.until(lambda: "lifecycle" in node.health.warnings)
-    assert "open.pt2" in node.health.warnings["lifecycle"]
+def test_pictures_are_made_while_subscribed(ros: Any, f3: Callable[..., Any]) -> None:
+    f3(frame_id="left_eye")
+    events = ros.listen(Image, "/f3/event_image")
+    pca = ros.listen(Image, "/f3/feature_image")
+    driver = Driver(ros)
+    ros.spin(0.1)
+    for k in range(6):
+        driver.send(packet(k, 4000 * k, n=1000))
+    assert ros.until(lambda: events and pca)
+    assert (events[0].width, events[0].height, events[0].encoding) == (1280, 720, "bgr8")
+    assert (pca[0].width, pca[0].height, pca[0].encoding) == (160, 90, "bgr8")
+    lit = np.frombuffer(events[0].data, np.uint8).reshape(720, 1280, 3).any(axis=2).sum()
+    assert 4900 < lit <= 5000
+    assert events[0].header.frame_id == pca[0].header.frame_id == "left_eye"

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from ros_processes import run_without_ros
 
 from aot_runtime.errors import InputError
 from f3_ros.offline import main, run_file
@@ -166,27 +165,8 @@ def test_incomplete_policy_is_checked() -> None:
 
 def test_the_command_needs_no_ros(shared: Path, micro_f3: Path, tmp_path: Path) -> None:
     """In a process where importing any ROS package fails."""
-    code = (
-        "import sys\n"
-        "class NoRos:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] in ('rclpy', 'rcl_interfaces') or name.split('.')[0].endswith('_msgs'):\n"
-        "            raise ImportError(f'no ROS here: {name}')\n"
-        "sys.meta_path.insert(0, NoRos())\n"
-        "from f3_ros.offline import main\n"
-        "sys.exit(main(sys.argv[1:]))\n"
-    )
     recording = shared / "data" / "events" / "bag_mono_sqlite3"
-    command = [
-        sys.executable,
-        "-c",
-        code,
-        str(recording),
-        "--artifact",
-        str(micro_f3),
-        "--output",
-        str(tmp_path / "out"),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    arguments = [str(recording), "--artifact", str(micro_f3), "--output", str(tmp_path / "out")]
+    done = run_without_ros("f3_ros.offline", *arguments)
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "out").glob("features_*.npy"))) == 1

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""depth_node as a node: lifecycle, allow-list, parameters."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="rclpy is not installed")
+
+from node_checks import check_allow_list, check_out_of_range, check_unusable, check_yaml
+from ros_images import Camera, rgb_message
+from sensor_msgs.msg import Image
+
+
+@pytest.mark.parametrize(
+    "case", ["none", "missing", "not_an_artifact", "family", "features", "bad_transport", "bad_points", "bad_device"]
+)
+def test_unusable_configuration_leaves_the_node_alive_with_a_reason(
+    case: str, ros: Any, depth: Callable[..., Any], stand_in: Callable[..., Path], tmp_path: Path
+) -> None:
+    wrong, reason = {
+        "none": ({"artifact": ""}, "the parameter 'artifact' empty"),
+        "missing": ({"artifact": str(tmp_path / "none.pt2")}, "none.pt2"),
+        "not_an_artifact": ({"artifact": str(tmp_path / "text.pt2")}, "text.pt2"),
+        "family": ({"artifact": str(stand_in(family="flow"))}, "expected an artifact of the family depth, found flow"),
+        "features": ({"artifact": str(stand_in(input="f3_features"))}, "found one for f3_features"),
+        "bad_transport": (
+            {"image_transport": "theora"},
+            "expected image_transport to be raw or compressed, found 'theora'",
+        ),
+        "bad_points": ({"points": "yes"}, "expected points to be off or xyz or xyzrgb, found 'yes'"),
+        "bad_device": ({"device": "abacus"}, "abacus"),
+    }[case]
+    (tmp_path / "text.pt2").write_text("no model")
+    good = {"artifact": stand_in(), "image_transport": "raw", "points": "off", "device": "cpu"}
+    check_unusable(ros, depth, wrong, reason, good)
+
+
+def test_every_transition_twice_with_data_in_between(ros: Any, depth: Callable[..., Any]) -> None:
+    node = depth(autostart=False, active=False)
+    depths = ros.listen(Image, "/depth/relative_depth")
+    camera = None
+    for round_ in range(2):
+        node.trigger_configure()
+        node.trigger_activate()
+        assert node.health.state == "active"
+        camera = camera or Camera(ros, node)
+        assert ros.until(lambda: node.wanted("relative_depth") and node.count_publishers("/depth/image"))
+        ros.spin(0.3)
+        camera.send(rgb_message(np.zeros((30, 40, 3), np.uint8), round_))
+        assert ros.until(lambda n=round_ + 1: len(depths) == n)
+        node.trigger_deactivate()
+        node.trigger_cleanup()
+        assert node.health.state == "unconfigured"
+        assert not node.outputs
+    assert not any(thread.name == "infer" for thread in threading.enumerate())
+    node.trigger_configure()
+    node.trigger_shutdown()
+    assert node.health.state == "finalized"
+
+
+def test_allow_list_admits_and_refuses(
+    ros: Any, depth: Callable[..., Any], stand_in: Callable[..., Path], tmp_path: Path
+) -> None:
+    check_allow_list(ros, depth, stand_in(), tmp_path)
+
+
+def test_depth_yaml_holds_every_parameter_with_its_default(depth: Callable[..., Any]) -> None:
+    check_yaml(depth(active=False, artifact=""), "depth.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("num_threads", 257), ("max_range", -1.0), ("focal_baseline", -1.0), ("max_input_age", 4000.0)]
+)
+def test_values_out_of_range_are_refused(name: str, value: float, depth: Callable[..., Any]) -> None:
+    check_out_of_range(depth, name, value)
