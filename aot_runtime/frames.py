@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images from files, folders or a rosbag2, without ROS: what the offline commands run on."""
+"""Images from files, folders or a rosbag2, and to files, without ROS: what the offline commands run on."""
 
 from __future__ import annotations
 
@@ -38,12 +38,15 @@ class Frame:
     info: Any = None
 
 
-def open_frames(inputs: Sequence[Path], topic: str | None = None, info_topic: str | None = None) -> Iterator[Frame]:
+def open_frames(
+    inputs: Sequence[Path], topic: str | None = None, info_topic: str | None = None, *, with_info: bool = True
+) -> Iterator[Frame]:
     """The frames of image files, folders of them, and bags.
 
     Args:
         topic: image topic of a bag; None takes the only one.
         info_topic: its CameraInfo; None takes the one beside the image topic, or the only one of the bag.
+        with_info: False leaves CameraInfos of bags unread, good or bad; `Frame.info` is None.
 
     Raises:
         InputError: nothing there, or no or several image topics; the message lists them.
@@ -52,7 +55,7 @@ def open_frames(inputs: Sequence[Path], topic: str | None = None, info_topic: st
     for path in inputs:
         if is_bag(path):
             prefix = f"{path.stem}_" if len(inputs) > 1 else ""
-            yield from _bag_frames(path, prefix, topic, info_topic)
+            yield from _bag_frames(path, prefix, topic, info_topic, with_info)
             continue
         for file in _image_files(path):
             name = _free_name(file, taken)
@@ -93,6 +96,20 @@ def read_image(path: Path) -> np.ndarray:
     return np.ascontiguousarray(pixels[:, :, ::-1])
 
 
+def write_image(path: Path, picture: np.ndarray) -> None:
+    """A PNG of a grey (uint8, uint16) or BGR picture.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    import cv2
+
+    good, data = cv2.imencode(".png", picture)
+    if not good:
+        raise InputError(f"expected a picture that PNG can hold, found {picture.shape} {picture.dtype} for {path}")
+    path.write_bytes(data.tobytes())
+
+
 # -- bags --------------------------------------------------------------------------------------------------------------
 
 
@@ -111,12 +128,12 @@ class _Infos:
         return before[-1] if before else self._in_order[0][1] if self._in_order else None
 
 
-def _bag_frames(path: Path, prefix: str, topic: str | None, info_topic: str | None) -> Iterator[Frame]:
+def _bag_frames(path: Path, prefix: str, topic: str | None, info_topic: str | None, with_info: bool) -> Iterator[Frame]:
     store = standard_typestore()
     with open_bag(path) as reader:
         types = {c.topic: c.msgtype for c in reader.connections}
         topic = _choose_topic(path, types, topic)
-        info_topic = _choose_info_topic(path, types, topic, info_topic)
+        info_topic = _choose_info_topic(path, types, topic, info_topic) if with_info else None
         infos = _Infos(
             [(received, _message(store, path, c, raw)) for c, received, raw in bag_messages(reader, path, {info_topic})]
             if info_topic

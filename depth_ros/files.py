@@ -7,8 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from aot_runtime.errors import InputError
-
 _PNG_MAX = 65535
 
 
@@ -31,20 +29,6 @@ def depth_to_png16(depth: np.ndarray, kind: str) -> np.ndarray:
     values = np.rint(values)
     out[known] = np.where((values >= 0) & (values <= _PNG_MAX), values, 0).astype(np.uint16)
     return out
-
-
-def write_image(path: Path, picture: np.ndarray) -> None:
-    """A PNG of a grey (uint8, uint16) or BGR picture.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    import cv2
-
-    good, data = cv2.imencode(".png", picture)
-    if not good:
-        raise InputError(f"expected a picture that PNG can hold, found {picture.shape} {picture.dtype} for {path}")
-    path.write_bytes(data.tobytes())
 
 
 def write_ply(path: Path, cloud: np.ndarray) -> int:
