@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +35,52 @@ def test_parameters_exist_in_the_yaml(name: str) -> None:
     assert parameter_names(text) - {"use_sim_time"} <= known
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_description_can_be_made(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def description_of(name: str) -> Any:
+    """What launch makes of a file; skips the test without ROS 2."""
     pytest.importorskip("launch_ros", reason="launch_ros is not on PyPI: this needs a sourced ROS 2")
-    monkeypatch.setattr("ament_index_python.packages.get_package_share_directory", lambda _: str(ROOT))
     spec = importlib.util.spec_from_file_location("description", ROOT / "launch" / name)
     assert spec is not None
     assert spec.loader is not None
     module: Any = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.generate_launch_description().entities
+    return module.generate_launch_description()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_argument_is_declared_and_used(name: str) -> None:
+    description = description_of(name)
+    assert description.entities
+    declared = {argument.name for argument in description.get_launch_arguments()}
+    used = set(re.findall(r'(?:typed|LaunchConfiguration)\("(\w+)"', (ROOT / "launch" / name).read_text()))
+    assert used <= declared
+    by_all = {"name", "namespace", "log_level"}  # in aot_runtime/ros/launching.py
+    assert declared - used <= by_all | {"implementation"}
+    assert by_all - {"name"} <= declared
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_large_images_get_the_shared_memory_profile_unless_the_user_has_one(
+    given: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+    for variable in names:
+        monkeypatch.delenv(variable, raising=False)
+    if given:
+        monkeypatch.setenv(names[1], "/etc/own.xml")
+    description = description_of("depth.launch.py")
+    from launch.actions import SetEnvironmentVariable
+    from launch.utilities import perform_substitutions
+
+    from launch import LaunchContext
+
+    context = LaunchContext()
+    found = {
+        perform_substitutions(context, action.name): perform_substitutions(context, action.value)
+        for action in description.entities
+        if isinstance(action, SetEnvironmentVariable)
+    }
+    profile = str(ROOT / "config" / "fastdds_shm64.xml")
+    assert found == ({} if given else dict.fromkeys(names, profile))
 
 
 @pytest.mark.parametrize(("name", "executable"), zip(FILES, ("f3_node", "replay_node", "depth_node", "aliked_node")))
