@@ -62,6 +62,7 @@ std::string missing_filter(hid_t dataset) {
 
 Result<Hdf5File> Hdf5File::open(const std::filesystem::path& path) {
   H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+  register_lzf_filter();
   Hdf5File result;
   result.path_ = path;
   result.file_ = Hdf5Handle(H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), H5Fclose);

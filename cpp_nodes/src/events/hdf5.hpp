@@ -72,4 +72,10 @@ char hdf5_kind(hid_t dataset);
 Result<void> hdf5_read(const Hdf5File& file, const std::string& name, hid_t dataset, std::uint64_t first,
                        std::uint64_t n, hid_t memory_type, void* out);
 
+/// Make the library read chunks compressed with "lzf".
+void register_lzf_filter();
+
+/// Unpack one such chunk into `out`; returns the number of bytes, 0 if it is damaged or does not fit.
+std::size_t lzf_decompress(const std::uint8_t* in, std::size_t n_in, std::uint8_t* out, std::size_t n_out);
+
 }  // namespace aot_perception

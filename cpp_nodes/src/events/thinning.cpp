@@ -138,7 +138,7 @@ class Pcg64 {
 std::vector<std::size_t> choose(std::size_t n, std::size_t limit, const std::vector<std::uint64_t>& seeds) {
   Pcg64 random{SeedSequence(seeds).words()};
   std::vector<std::size_t> chosen;
-  if (n > 10'000 && limit > n / 50) {  // the tail of an incomplete shuffle
+  if (n > 10'000 && limit > n / 20) {  // the tail of an incomplete shuffle
     std::vector<std::size_t> all(n);
     std::iota(all.begin(), all.end(), std::size_t{0});
     const std::size_t first = std::max<std::size_t>(n - limit, 1);
