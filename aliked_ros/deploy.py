@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import copy
+import os
+from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -89,17 +92,9 @@ class DeployedALIKED(nn.Module):
             keypoints (1, K, 2), scores (1, K), peak_scores (1, K), dispersity (1, K), descriptors (1, K, D), all
             float32, see `detection.Points`; checks, see `moments`; score_map (1, H, W) float32 if wanted.
         """
-        left, right, top, bottom = padding(self.height, self.width)
-        dtype = self.network.conv1.weight.dtype
-        pixels = (image.float() / PIXEL_STEPS).to(dtype).permute(0, 3, 1, 2)
-        if self.network.block1.conv1.in_channels == 6:
-            pixels = torch.cat([pixels, pixels], dim=1)
-        padded = F.pad(pixels, (left, right, top, bottom), mode="replicate")
-        branches = self.network.branches(self.network.encode(padded))
-        scores = self.network.scores(branches)[0, 0, top : top + self.height, left : left + self.width]
-        points = strongest(scores, self.top_k, self.nms_rounds)
-        pyramid = Pyramid(branches, (self.height, self.width), (top, left))
-        descriptors = self.network.desc_head(points.xy, pyramid)
+        scores, branches = self.dense(image)
+        points = self.detect(scores)
+        descriptors = self.describe(points.xy, branches)
         outputs = {
             "keypoints": points.xy,
             "scores": points.scores,
@@ -111,6 +106,26 @@ class DeployedALIKED(nn.Module):
         if self.return_score_map:
             outputs["score_map"] = scores
         return {name: value[None] for name, value in outputs.items()}
+
+    def dense(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The score map (H, W) float32 of an image (1, H, W, 3), and the branches at padded size for `describe`."""
+        left, right, top, bottom = padding(self.height, self.width)
+        dtype = self.network.conv1.weight.dtype
+        pixels = (image.float() / PIXEL_STEPS).to(dtype).permute(0, 3, 1, 2)
+        if self.network.block1.conv1.in_channels == 6:
+            pixels = torch.cat([pixels, pixels], dim=1)
+        padded = F.pad(pixels, (left, right, top, bottom), mode="replicate")
+        branches = self.network.branches(self.network.encode(padded))
+        return self.network.scores(branches)[0, 0, top : top + self.height, left : left + self.width], branches
+
+    def detect(self, scores: Tensor) -> Points:
+        """The keypoints of a score map (H, W)."""
+        return strongest(scores, self.top_k, self.nms_rounds)
+
+    def describe(self, points: Tensor, branches: list[Tensor]) -> Tensor:
+        """Descriptors (K, D) float32 of points (K, 2)."""
+        left, _, top, _ = padding(self.height, self.width)
+        return self.network.desc_head(points, Pyramid(branches, (self.height, self.width), (top, left)))  # type: ignore[no-any-return]
 
     def moments(self, points: Points, descriptors: Tensor) -> Tensor:
         """What a self-test can compare: (4, D + 5) sums over the points that do not depend on their order.
@@ -124,3 +139,16 @@ class DeployedALIKED(nn.Module):
         rows = torch.stack([real, real * scale[0], real * scale[1], real * points.scores])
         columns = torch.stack([scale[0], scale[1], points.scores, points.peak_scores, points.dispersity], dim=1)
         return rows @ torch.cat([columns, descriptors], dim=1) / self.top_k
+
+
+def deployed_kind(path: str | os.PathLike[str], precision: str, device: str) -> type[DeployedALIKED]:
+    """The module to export: `fused.FusedALIKED` where its kernels run, the plain one everywhere else.
+
+    Float32 stays plain: on tensor cores it would be TF32.
+    """
+    fits = Path(path).suffix == ".pt2" and precision == "fp16" and device.startswith("cuda")
+    if not fits or find_spec("triton") is None:
+        return DeployedALIKED
+    from aliked_ros.fused import FusedALIKED
+
+    return FusedALIKED

@@ -7,8 +7,8 @@ Features are asked for at integer pixels only, so that a map of D channels at fu
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from aliked_ros.deform_conv import bilinear_rows, gather_rows
 NORM_FLOOR = 1e-12
 
 
-class Features(Protocol):
+class Features(ABC):
     """What the descriptor head reads.
 
     Attributes:
@@ -29,11 +29,20 @@ class Features(Protocol):
     height: int
     width: int
 
+    @abstractmethod
     def __call__(self, y: Tensor, x: Tensor) -> Tensor:
         """Unit features (..., D) float32 at integer pixels y, x (...) inside the image, given as float32."""
 
+    def around(self, centres: Tensor) -> Tensor:
+        """Features (K, 3, 3, D) of the pixels around centres (K, 2), x and y; zero outside the image."""
+        return patches(centres, self)
 
-class DenseMap:
+    def between(self, places: Tensor) -> Tensor:
+        """Features (..., D) at places (..., 2) between pixels; pixels outside the image count as zero."""
+        return _sample(places, self)
+
+
+class DenseMap(Features):
     """Features read from a map (D, H, W)."""
 
     def __init__(self, features: Tensor) -> None:
@@ -44,7 +53,7 @@ class DenseMap:
         return gather_rows(self._rows, y.to(torch.int32) * self.width + x.to(torch.int32)).float()
 
 
-class Pyramid:
+class Pyramid(Features):
     """Features assembled from the branches, as upsampling, concatenating and normalising whole maps would give them.
 
     Args:
@@ -92,7 +101,7 @@ class DescriptorHead(nn.Module):
     def offsets(self, points: Tensor, features: Features) -> Tensor:
         """Where each point looks, relative to itself: (K, M, 2) float32, x and y in pixels, of points (K, 2)."""
         first, last = self.offset_conv[0], self.offset_conv[2]
-        patch = patches(points.floor(), features).to(first.weight.dtype).flatten(1)  # type: ignore[arg-type]
+        patch = features.around(points.floor()).to(first.weight.dtype).flatten(1)  # type: ignore[arg-type]
         # A 3x3 convolution of a 3x3 patch is one product.
         kernel = first.weight.permute(0, 2, 3, 1).flatten(1)  # type: ignore[operator]
         hidden = F.selu(F.linear(patch, kernel, first.bias))  # type: ignore[arg-type]
@@ -103,7 +112,7 @@ class DescriptorHead(nn.Module):
     def forward(self, points: Tensor, features: Features) -> Tensor:
         """Unit descriptors (K, D) float32 of points (K, 2) float32, x and y in pixels of the image."""
         places = points[:, None] + self.offsets(points, features)
-        samples = _sample(places, features).to(self.sf_conv.weight.dtype)
+        samples = features.between(places).to(self.sf_conv.weight.dtype)
         values = F.selu(F.linear(samples, self.sf_conv.weight.flatten(1)))
         descriptors = values.flatten(1) @ self.agg_weights.flatten(0, 1)
         return F.normalize(descriptors.float(), dim=-1, eps=NORM_FLOOR)

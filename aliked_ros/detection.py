@@ -69,17 +69,19 @@ def cells(height: int, width: int) -> tuple[int, int]:
     return -(-height // CELL), -(-width // CELL)
 
 
-def strongest(scores: Tensor, count: int, rounds: int = NMS_ROUNDS) -> Points:
+def strongest(scores: Tensor, count: int, rounds: int = NMS_ROUNDS, *, by_rank: bool = False) -> Points:
     """The `count` keypoints of the highest peaks of scores (H, W) float32, falling; fixed shapes throughout.
 
     Peaks are three pixels apart unless they tie, so one candidate per 3x3 cell suffices, and there are nine times
     fewer to sort. With fewer than `count` peaks, the rest are fillers somewhere with `peak_scores` 0.
+
+    `by_rank` sorts by comparing each with each, see `_top_by_rank`.
     """
     height, width = scores.shape
     rows, columns = cells(height, width)
     found = peaks(scores, rounds, columns * CELL - width, rows * CELL - height)
     best = F.max_pool2d(found[None, None], CELL, stride=CELL).flatten()
-    values, chosen = torch.topk(best, count)
+    values, chosen = _top_by_rank(best, count) if by_rank else torch.topk(best, count)
     # Which of the cell's nine pixels it was, asked of the chosen cells alone.
     steps = torch.arange(CELL, device=scores.device)
     inside = (steps[:, None] * (columns * CELL) + steps).flatten()
@@ -89,6 +91,18 @@ def strongest(scores: Tensor, count: int, rounds: int = NMS_ROUNDS) -> Points:
     place = nine.argmax(dim=1)
     down = torch.div(place, CELL, rounding_mode="trunc")
     return _refine(scores, y + down, x + place - down * CELL, values)
+
+
+def _top_by_rank(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The largest of values (N,), falling, and their indices; of equals the first one first.
+
+    A compiler makes one kernel of all comparisons, for a few thousand faster than a GPU's sort (20 us for 1000 on an
+    H200, which is all about launches).
+    """
+    largest, index = torch.topk(values, count, sorted=False)
+    before = (largest > largest[:, None]) | ((largest == largest[:, None]) & (index < index[:, None]))
+    order = torch.zeros_like(index).scatter(0, before.sum(dim=1), index)
+    return gather_rows(values[:, None], order)[:, 0], order
 
 
 def above(scores: Tensor, threshold: float, limit: int, rounds: int = NMS_ROUNDS) -> Points:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from aliked_half import compare_half
 
 from aliked_ros.alignment import nearest
 from aliked_ros.deploy import DeployedALIKED
@@ -158,20 +159,3 @@ def test_compiled_half_precision(
     golden = aliked_golden("n16rot", "tum_k1000")
     with load_model(aliked_artifact("n16rot", precision="fp16", **options(golden, "tum_k1000"))) as model:
         compare_half(model.run(image=torch.from_numpy(golden.image)[None]), golden, 0.9999)
-
-
-def compare_half(outputs: dict[str, torch.Tensor], golden: Any, cosine: float) -> None:
-    arrays = golden.arrays
-    assert {value.dtype for value in outputs.values()} == {torch.float32}
-    distance, index = nearest(torch.from_numpy(arrays["keypoints"]), outputs["keypoints"][0])
-    same = (distance < 1).numpy()
-    assert same.mean() >= 0.996
-    assert float(distance[same].median()) <= 2e-3
-    assert float(distance[same].quantile(0.99)) <= 2e-2
-    rows = {name: value[0][index].numpy()[same] for name, value in outputs.items() if value.shape[1] == len(index)}
-    for name, wanted in (("scores", "scores"), ("peak_scores", "nms_scores")):
-        assert np.quantile(np.abs(rows[name] - arrays[wanted][same]), 0.99) <= 5e-3
-    cosines = (rows["descriptors"].astype(np.float64) * arrays["descriptors"][same]).sum(1)
-    assert np.quantile(cosines, 0.01) >= cosine
-    # The worst pixel of the map. Float32 arithmetic on the rounded weights is as far off: it is they that err.
-    assert np.abs(outputs["score_map"][0].numpy() - golden.score_map).max() <= 1e-2

@@ -17,15 +17,15 @@ from aliked_ros.pipeline import AlikedPipeline
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
-    """t16 for 160x120, compiled on this machine for CUDA."""
+@pytest.fixture(scope="module", params=["fp32", "fp16"])
+def artifact(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
+    """t16 for 160x120, compiled on this machine for CUDA: from plain operations, and from kernels of our own."""
     from aliked_ros.export_aliked import export_aliked, read_network
 
     path = tmp_path_factory.mktemp("aliked_cuda") / "t16.pt2"
     model, checkpoint = read_network("t16", shared / "weights" / "aliked" / "aliked-t16.pth")
     options: dict[str, Any] = {"height": 120, "width": 160, "top_k": 300, "device": "cuda", "progress": False}
-    export_aliked(model, path, checkpoint=checkpoint, **options)
+    export_aliked(model, path, checkpoint=checkpoint, precision=request.param, **options)
     return path
 
 
