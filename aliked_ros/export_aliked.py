@@ -82,7 +82,7 @@ def export_aliked(
     import torch
 
     from aliked_ros.alignment import align
-    from aliked_ros.deploy import DeployedALIKED
+    from aliked_ros.deploy import deployed_kind
     from aot_runtime import golden
     from aot_runtime.checkpoint import state_digest
     from aot_runtime.export import export_model
@@ -98,7 +98,8 @@ def export_aliked(
         # against eager. Compiled in time it is right, and ahead of time without that optimisation too (both measured).
         chosen = options.get("inductor_configs") or {}
         options["inductor_configs"] = {"layout_optimization": False, **chosen}
-    module = DeployedALIKED(model, height=height, width=width, top_k=top_k, nms_rounds=nms_rounds, score_map=score_map)
+    kind = deployed_kind(path, precision, device)
+    module = kind(model, height=height, width=width, top_k=top_k, nms_rounds=nms_rounds, score_map=score_map)
     return export_model(
         module,
         {"image": torch.zeros(1, height, width, 3, dtype=torch.uint8)},
