@@ -81,7 +81,6 @@ class Model {
  private:
   Result<void> check_input(const TensorSpec& spec, const Tensor& tensor,
                            std::map<std::string, std::int64_t>& sizes) const;
-  Result<void> self_test_locked(Verdict* verdict);
 
   std::string path_;
   Manifest manifest_;
