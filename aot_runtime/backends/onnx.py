@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aot_runtime.backends import onnx_file
+from aot_runtime.backends.onnx_providers import CPU, CUDA, choose_providers
 from aot_runtime.errors import ArtifactError, ExportError
 from aot_runtime.files import atomic_write, sha256_file
 from aot_runtime.manifest import TensorSpec
@@ -234,7 +235,7 @@ class OnnxRunner:
 
         Args:
             device: cpu or cuda, where the inputs lie.
-            providers: names of execution providers in order of preference; by default CPU, or CUDA then CPU.
+            providers: see `choose_providers`; by default CPU's, or CUDA's.
             optimize: let ONNX Runtime fuse; off for graphs of 8-bit floats, whose fused kernels it lacks.
 
         Raises:
@@ -244,18 +245,12 @@ class OnnxRunner:
 
         onnxruntime = _import_onnxruntime()
         self._device = torch.device(device, device_index) if device == "cuda" else torch.device("cpu")
-        wanted = tuple(providers) or (("CUDAExecutionProvider",) if device == "cuda" else ("CPUExecutionProvider",))
-        missing = [name for name in wanted if name not in onnxruntime.get_available_providers()]
-        if missing:
-            raise ArtifactError(
-                f"expected onnxruntime with {missing[0]} to run {path}, found "
-                f"{', '.join(onnxruntime.get_available_providers())}",
-                "install onnxruntime-gpu, or load it with device cpu",
-            )
-        on_device = {"device_id": str(device_index)}
-        chosen = [(name, {} if name == "CPUExecutionProvider" else on_device) for name in wanted]
-        if "CPUExecutionProvider" not in wanted:
-            chosen.append(("CPUExecutionProvider", {}))
+        chosen = choose_providers(
+            tuple(providers) or (CUDA if device == "cuda" else CPU,),
+            device_index,
+            onnxruntime.get_available_providers(),
+            os.fspath(path),
+        )
         try:
             self._session = onnxruntime.InferenceSession(
                 os.fspath(path), _session_options(onnxruntime, optimize), providers=chosen
@@ -268,9 +263,9 @@ class OnnxRunner:
                 "update onnxruntime, or export the model again",
             ) from error
         # ONNX Runtime falls back to the CPU with no more than a line on stderr.
-        if self._session.get_providers()[0] != wanted[0]:
+        if self._session.get_providers()[0] != chosen[0][0]:
             raise ArtifactError(
-                f"expected {wanted[0]} to run {path}, found that it does not start here and "
+                f"expected {chosen[0][0]} to run {path}, found that it does not start here and "
                 f"{self._session.get_providers()[0]} would",
                 "check that CUDA and cuDNN are those that this onnxruntime-gpu was built for",
             )
