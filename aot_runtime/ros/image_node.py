@@ -32,19 +32,21 @@ class ImageArrival:
         stamp_ns: its stamp.
         receive_ns: when it came, by the monotonic clock.
         epoch: grows whenever time jumps back; images of different epochs have nothing to do with each other.
+        partner: the message of another topic that belongs to it, for nodes that wait for one.
     """
 
     msg: Any
     stamp_ns: int
     receive_ns: int
     epoch: int
+    partner: Any = None
 
 
 class ImageNode(ModelNode, ABC):
     """A `ModelNode` with `~/image` and a worker in front of the model, in which only the newest image waits.
 
-    A subclass implements `process_image`, may implement `time_went_back`, calls `prepare_images` when it configures,
-    and `open_images` and `close_images` when it activates and deactivates.
+    A subclass implements `process_image`, may implement `time_went_back` and `image_arrived`, calls `prepare_images`
+    when it configures, and `open_images` and `close_images` when it activates and deactivates.
     """
 
     def __init__(self, name: str, **kwargs: Any) -> None:
@@ -59,6 +61,10 @@ class ImageNode(ModelNode, ABC):
 
     def time_went_back(self) -> None:
         """Forgets what belongs to the images so far; in the executor's thread, before the first image after it."""
+
+    def image_arrived(self, item: ImageArrival) -> None:
+        """Takes an image whose stamp is good; in the executor's thread. Unless overridden, the worker gets it."""
+        self.submit(item)
 
     # -- for the subclass ----------------------------------------------------------------------------------------------
 
@@ -98,6 +104,11 @@ class ImageNode(ModelNode, ABC):
             self.health.remove_drops_of(self._worker_drops)
             self._worker = None
 
+    def submit(self, item: ImageArrival) -> None:
+        """Gives an image to the worker, in whose queue it takes the place of the one that waits."""
+        if self._worker is not None:
+            self._worker.submit(item)
+
     def header_of(self, item: ImageArrival, frame_id: str = "") -> Header:
         """The image's stamp and frame, or the frame given."""
         return Header(stamp=ns_to_stamp(item.stamp_ns), frame_id=frame_id or item.msg.header.frame_id)
@@ -128,8 +139,7 @@ class ImageNode(ModelNode, ABC):
         if self._guard.jumped_back(stamp_ns):
             self._epoch += 1
             self.time_went_back()
-        if self._worker is not None:
-            self._worker.submit(ImageArrival(msg, stamp_ns, receive_ns, self._epoch))
+        self.image_arrived(ImageArrival(msg, stamp_ns, receive_ns, self._epoch))
 
     def _start_anew(self) -> None:
         self._guard.reset()
