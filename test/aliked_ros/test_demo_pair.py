@@ -55,14 +55,14 @@ def test_a_turning_car(shared: Path, weights: list[str], tmp_path: Path, capsys:
     command = [*images, *weights, "--output", str(tmp_path / "pair.jpg"), "--intrinsics", *KITTI_CAMERA, "--json", "-"]
     assert main(command) == 0
     told = json.loads(capsys.readouterr().out)
-    # Measured: 241 and 198.
+    # Measured: 241 and 216.
     assert abs(told["matches"] - 241) <= 4
-    assert abs(told["pose_inliers"] - 198) <= 8
+    assert abs(told["pose_inliers"] - 216) <= 5
     assert told["translation"][2] < -0.95
-    # The turn: 34.6 degrees about the vertical axis.
+    # The turn: 34.5 degrees about the vertical axis.
     turn = np.degrees(cv2.Rodrigues(np.array(told["rotation"]))[0].ravel())
-    assert abs(abs(turn[1]) - 34.6) < 1
-    assert np.abs(turn[[0, 2]]).max() < 2
+    assert abs(turn[1] + 34.5) < 0.5
+    assert np.abs(turn[[0, 2]]).max() < 1
     assert cv2.imread(str(tmp_path / "pair.jpg")).shape == (376, 2482, 3)
 
 
@@ -83,9 +83,10 @@ def test_the_pose_of_a_rendered_room(
     direction = truth[:3, 3] / np.linalg.norm(truth[:3, 3])
     aside = np.degrees(np.arccos(np.array(told["translation"]) @ direction))
     print("errors in degrees:", turned, aside)
-    assert turned < 1
-    assert aside < 10
-    assert told["pose_inliers"] >= 400
+    # Measured: 0.04 and 0.35; OpenCV's plain RANSAC gives 0.66 and 2.5.
+    assert turned < 0.15
+    assert aside < 1
+    assert told["pose_inliers"] >= 530
 
 
 def test_an_artifact_scales_images_and_maps_back(
