@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any
 
@@ -156,6 +157,35 @@ def check_late_images(ros: Any, node: Any, outputs: list[Any], image: np.ndarray
     fresh.header.stamp = ns_to_stamp(node.now_ns())
     camera.send(fresh)
     assert ros.until(lambda: len(outputs) == 1)
+
+
+def check_transitions(ros: Any, node: Any, image: np.ndarray, outputs: dict[str, list[Any]]) -> None:
+    """Every transition twice with an image in between, then to the end; no thread or publisher stays.
+
+    Args:
+        ros: the session.
+        node: unconfigured, without autostart.
+        image: to send each time.
+        outputs: what is collected by the name of the output; each image gives one message of each.
+    """
+    camera, images = None, f"/{node.get_name()}/image"
+    for round_ in range(2):
+        node.trigger_configure()
+        node.trigger_activate()
+        assert node.health.state == "active"
+        camera = camera or Camera(ros, node)
+        assert ros.until(lambda: all(node.wanted(name) for name in outputs) and node.count_publishers(images))
+        ros.spin(0.3)
+        camera.send(rgb_message(image, round_))
+        assert ros.until(lambda n=round_ + 1: all(len(messages) == n for messages in outputs.values()))
+        node.trigger_deactivate()
+        node.trigger_cleanup()
+        assert node.health.state == "unconfigured"
+        assert not node.outputs
+    assert not any(thread.name == "infer" for thread in threading.enumerate())
+    node.trigger_configure()
+    node.trigger_shutdown()
+    assert node.health.state == "finalized"
 
 
 class SimulatedTime:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ pytest.importorskip("rclpy", reason="rclpy is not installed")
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from node_checks import check_allow_list, check_out_of_range, check_unusable, check_yaml, values_of
-from ros_images import Camera, rgb_message
+from ros_images import Camera, check_transitions, rgb_message
 from sensor_msgs.msg import PointCloud2
 
 Maker = Callable[..., Any]
@@ -104,26 +103,9 @@ def test_unusable_configuration_leaves_the_node_alive_with_a_reason(
 
 def test_every_transition_twice_with_data_in_between(ros: Any, aliked: Maker, crops: list[np.ndarray]) -> None:
     node = aliked(autostart=False, active=False, track=True)
-    clouds, found = ros.listen(PointCloud2, "/aliked/keypoints"), ros.listen(PointCloud2, "/aliked/tracks")
-    camera = None
-    for round_ in range(2):
-        node.trigger_configure()
-        node.trigger_activate()
-        assert node.health.state == "active"
-        camera = camera or Camera(ros, node)
-        assert ros.until(lambda: node.wanted("tracks") and node.count_publishers("/aliked/image"))
-        ros.spin(0.3)
-        camera.send(rgb_message(crops[0], round_))
-        assert ros.until(lambda n=round_ + 1: len(clouds) == n and len(found) == n)
-        assert found[-1].width == 0, "activation starts tracks anew"
-        node.trigger_deactivate()
-        node.trigger_cleanup()
-        assert node.health.state == "unconfigured"
-        assert not node.outputs
-    assert not any(thread.name == "infer" for thread in threading.enumerate())
-    node.trigger_configure()
-    node.trigger_shutdown()
-    assert node.health.state == "finalized"
+    outputs = {name: ros.listen(PointCloud2, f"/aliked/{name}") for name in ("keypoints", "tracks")}
+    check_transitions(ros, node, crops[0], outputs)
+    assert [cloud.width for cloud in outputs["tracks"]] == [0, 0], "activation starts tracks anew"
 
 
 def test_allow_list_admits_and_refuses(ros: Any, aliked: Maker, network: Maker, tmp_path: Path) -> None:

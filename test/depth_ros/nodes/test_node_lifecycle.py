@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 pytest.importorskip("rclpy", reason="rclpy is not installed")
 
 from node_checks import check_allow_list, check_out_of_range, check_unusable, check_yaml
-from ros_images import Camera, rgb_message
+from ros_images import check_transitions
 from sensor_msgs.msg import Image
 
 
@@ -44,25 +43,8 @@ def test_unusable_configuration_leaves_the_node_alive_with_a_reason(
 
 def test_every_transition_twice_with_data_in_between(ros: Any, depth: Callable[..., Any]) -> None:
     node = depth(autostart=False, active=False)
-    depths = ros.listen(Image, "/depth/relative_depth")
-    camera = None
-    for round_ in range(2):
-        node.trigger_configure()
-        node.trigger_activate()
-        assert node.health.state == "active"
-        camera = camera or Camera(ros, node)
-        assert ros.until(lambda: node.wanted("relative_depth") and node.count_publishers("/depth/image"))
-        ros.spin(0.3)
-        camera.send(rgb_message(np.zeros((30, 40, 3), np.uint8), round_))
-        assert ros.until(lambda n=round_ + 1: len(depths) == n)
-        node.trigger_deactivate()
-        node.trigger_cleanup()
-        assert node.health.state == "unconfigured"
-        assert not node.outputs
-    assert not any(thread.name == "infer" for thread in threading.enumerate())
-    node.trigger_configure()
-    node.trigger_shutdown()
-    assert node.health.state == "finalized"
+    outputs = {"relative_depth": ros.listen(Image, "/depth/relative_depth")}
+    check_transitions(ros, node, np.zeros((30, 40, 3), np.uint8), outputs)
 
 
 def test_allow_list_admits_and_refuses(
