@@ -21,7 +21,7 @@ from torch.library import triton_op, wrap_triton
 from aliked_ros.packing import LANES
 
 NONE, SELU, SIGMOID, CLAMP = 0, 1, 2, 3
-"""What follows a convolution; CLAMP to +-`limit`."""
+"""What follows a convolution; CLAMP to +-`limit`. `_finish` names them by number."""
 SCORE_CHANNELS = 8
 # Pixels or places of a program and its warps, measured on an H200.
 FIRST, BRANCH, FEATURES = (128, 2), (64, 4), (16, 4)
@@ -391,6 +391,7 @@ def features(
 def conv_blocks(count: int, out: int) -> tuple[int, int, int]:
     """Pixels and channels per program, and warps, of a convolution of `count` pixels; measured on an H200."""
     if count >= 1 << 15:
+        # Not 256: in a product of so many rows Triton 3.6 reads beyond shared memory (found by compute-sanitizer).
         return 128, out, 4 if out <= 16 else 8
     # Few pixels: the more programs, the more of the chip takes part.
     return LANES, (min(out, 32) if count >= 1 << 11 else LANES), 2
