@@ -25,6 +25,11 @@ MODES = ("int8", "fp8")
 TOOLS = ("modelopt", "onnxruntime")
 _PRODUCTS = ["Conv", "ConvTranspose", "Gemm", "MatMul"]
 _FP8_OPSET = 19
+_INSTALL = "run: pip install 'nvidia-modelopt[onnx]' in an environment of its own, or take --quantiser onnxruntime"
+_OTHER_TOOL = {
+    "modelopt": "see the chained error above; --quantiser onnxruntime may do",
+    "onnxruntime": "see the chained error above; --quantiser modelopt may do where it is installed",
+}
 
 
 def default_tool() -> str:
@@ -74,7 +79,7 @@ def quantise(
             raise ExportError(
                 f"expected {chosen} to quantise {source} to {mode}, found {type(error).__name__}: "
                 f"{lines[0] if lines else ''}",
-                "see the chained error above",
+                _INSTALL if chosen == "modelopt" and isinstance(error, ImportError) else _OTHER_TOOL[chosen],
             ) from error
     kinds = {node.op_type for node in onnx.load(str(destination), load_external_data=False).graph.node}
     if "QuantizeLinear" not in kinds:
