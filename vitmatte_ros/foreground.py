@@ -92,7 +92,8 @@ def _blur_fusion(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     pixels = image.astype(np.float32)
     weight = np.ascontiguousarray(alpha)[..., None]
     rest = 1 - weight
-    fore, back = pixels, pixels
+    fore: np.ndarray = pixels
+    back: np.ndarray = pixels
 
     def mean(values: np.ndarray, side: int) -> np.ndarray:
         blurred = cv2.blur(values, (side, side), borderType=cv2.BORDER_REFLECT)
