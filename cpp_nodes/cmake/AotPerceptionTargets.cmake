@@ -9,7 +9,7 @@ function(aot_perception_options target)
   endif()
   if(AOT_PERCEPTION_SANITIZE)
     target_compile_options(
-      ${target} PRIVATE -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g -O1)
+      ${target} PRIVATE -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g -O1 -UNDEBUG)
     target_link_options(${target} PUBLIC -fsanitize=address,undefined)
   endif()
   target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR}/include)
