@@ -8,7 +8,6 @@ neighbours. A is the reference: an artifact, or the checkpoint run by PyTorch; s
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,10 +17,10 @@ import numpy as np
 
 from aliked_ros.config import CONFIGS
 from aliked_ros.export_aliked import DEFAULT_MODEL, DEFAULT_TOP_K
-from aliked_ros.network_options import Networks, eager_options
+from aliked_ros.network_options import Networks, eager_options, write_json
 from aliked_ros.pipeline import AlikedResult
-from aot_runtime.errors import AotError, InputError
-from aot_runtime.files import atomic_write
+from aot_runtime.command import exit_status
+from aot_runtime.errors import InputError
 from aot_runtime.frames import open_frames
 from aot_runtime.keypoints import mutual_nearest
 from aot_runtime.progress import table_console
@@ -227,13 +226,10 @@ def _run(told: argparse.Namespace) -> int:
     total = summarise("all", found)
     rows = [summarise(image.name, [image]) for image in found]
     document = {"a": names[0], "b": names[1], "all": asdict(total), "images": [asdict(row) for row in rows]}
-    if told.json == "-":
-        print(json.dumps(document, indent=1))
-    else:
+    if told.json != "-":
         _print(names, [*rows, total])
-        if told.json is not None:
-            with atomic_write(told.json) as temporary:
-                temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    if told.json is not None:
+        write_json(told.json, document)
     beyond = told.max_missed is not None and total.missed > told.max_missed * total.count_a
     # Without a single match there is no position to be right.
     none = total.missed == total.count_a > 0
@@ -244,13 +240,7 @@ def _run(told: argparse.Namespace) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Command `compare_fp32_fp16`: exit status 0, 1 beyond a limit or if single images failed, 2 for a mistake."""
     told = _parser().parse_args(argv)
-    try:
-        return _run(told)
-    except AotError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return exit_status(lambda: _run(told))
 
 
 if __name__ == "__main__":

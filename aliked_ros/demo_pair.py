@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,10 +20,11 @@ from aliked_ros.network_options import (
     add_network_arguments,
     open_networks,
     ratio_of,
+    write_json,
 )
 from aliked_ros.pictures import matches_picture
-from aot_runtime.errors import AotError, InputError
-from aot_runtime.files import atomic_write
+from aot_runtime.command import exit_status
+from aot_runtime.errors import InputError
 from aot_runtime.frames import read_image
 from aot_runtime.video import write_picture
 
@@ -161,7 +161,7 @@ def _run(told: argparse.Namespace) -> int:
         print(f"wrote {told.output}")
     if told.json is not None:
         names = {"network": networks.name, "images": [str(path) for path in told.images], "picture": str(told.output)}
-        _write_json(told.json, {**names, **found.as_dict()})
+        write_json(told.json, {**names, **found.as_dict()})
     return 0
 
 
@@ -183,23 +183,10 @@ def _print(name: str, paths: Sequence[Path], found: PairResult) -> None:
     print(f"pose: {int(found.pose.inliers.sum())} of {total} matches agree; {angle:.2f} degrees, towards ({direction})")
 
 
-def _write_json(target: str, document: dict[str, Any]) -> None:
-    text = json.dumps(document, indent=1)
-    if target == "-":
-        print(text)
-        return
-    with atomic_write(target) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Command `demo_pair`: exit status 0, 2 for a mistake. Images without matches are no mistake."""
     told = _parser().parse_args(argv)
-    try:
-        return _run(told)
-    except AotError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_status(lambda: _run(told))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -19,13 +18,14 @@ from aliked_ros.network_options import (
     add_network_arguments,
     open_networks,
     ratio_of,
+    write_json,
 )
 from aliked_ros.tracking import Tracker
 from aliked_ros.trails import TrackCounter, TrackStatistics, Trails
 from aot_runtime.bags import is_bag
 from aot_runtime.benchmark import percentile
-from aot_runtime.errors import AotError, InputError
-from aot_runtime.files import atomic_write
+from aot_runtime.command import exit_status
+from aot_runtime.errors import InputError
 from aot_runtime.frames import IMAGE_SUFFIXES, Frame, open_frames
 from aot_runtime.ros.clock import StampGuard
 from aot_runtime.video import PictureSink, Video, is_video, open_sink
@@ -180,13 +180,10 @@ def _run(told: argparse.Namespace) -> int:
     if not follow.times.all_ms:
         raise InputError(f"expected frames to follow, found none of {failed} readable in {told.inputs[0]}")
     document = _document(networks.name, told.output, failed, follow)
-    if told.json == "-":
-        print(json.dumps(document, indent=1))
-    else:
+    if told.json != "-":
         _print(document, follow.counter.result())
-    if told.json not in (None, "-"):
-        with atomic_write(told.json) as temporary:
-            temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    if told.json is not None:
+        write_json(told.json, document)
     return 1 if failed else 0
 
 
@@ -237,13 +234,7 @@ def _print(document: dict[str, Any], numbers: TrackStatistics) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Command `demo_seq`: exit status 0, 1 if single frames failed, 2 if nothing could be done."""
     told = _parser().parse_args(argv)
-    try:
-        return _run(told)
-    except AotError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return exit_status(lambda: _run(told))
 
 
 if __name__ == "__main__":

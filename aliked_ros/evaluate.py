@@ -8,7 +8,6 @@ reference's own standard deviation from seed to seed.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,10 +28,11 @@ from aliked_ros.evaluation import (
     read_pairs,
 )
 from aliked_ros.export_aliked import DEFAULT_MODEL, DEFAULT_TOP_K
-from aliked_ros.network_options import EagerOptions, Networks
+from aliked_ros.network_options import EagerOptions, Networks, write_json
 from aliked_ros.warps import KINDS
+from aot_runtime.command import exit_status
 from aot_runtime.environment import Stamp, stamp
-from aot_runtime.errors import AotError, InputError
+from aot_runtime.errors import InputError
 from aot_runtime.files import atomic_write
 from aot_runtime.frames import open_frames
 
@@ -183,7 +183,8 @@ def _run(told: argparse.Namespace, command: list[str]) -> int:
     text = markdown(names, compared, environment)
     print(text)
     if told.markdown is not None:
-        _write(told.markdown, text)
+        with atomic_write(told.markdown) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     if told.json is not None:
         document = {
             "environment": environment.as_dict(),
@@ -192,27 +193,16 @@ def _run(told: argparse.Namespace, command: list[str]) -> int:
             "comparisons": {name: [asdict(row) for row in rows] for name, rows in zip(names[1:], compared)},
             "runs": numbers,
         }
-        _write(told.json, json.dumps(as_plain(document), indent=1) + "\n")
+        write_json(told.json, as_plain(document))
     harmed = any(row.harmed for rows in compared for row in rows)
     return 1 if harmed and told.fail_if_harmed else 0
-
-
-def _write(path: str, text: str) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command `evaluate_keypoints`: exit status 0, 1 with --fail-if-harmed, 2 for a mistake."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     told = _parser().parse_args(arguments)
-    try:
-        return _run(told, ["evaluate_keypoints", *arguments])
-    except AotError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return exit_status(lambda: _run(told, ["evaluate_keypoints", *arguments]))
 
 
 if __name__ == "__main__":

@@ -23,8 +23,9 @@ from typing import Any
 
 from aliked_ros.config import CONFIGS, from_name
 from aliked_ros.timing_cell import FILES, RUNTIMES, Cell
+from aot_runtime.command import exit_status
 from aot_runtime.environment import Stamp, stamp
-from aot_runtime.errors import AotError, InputError
+from aot_runtime.errors import InputError
 from aot_runtime.files import atomic_write
 from aot_runtime.progress import Steps
 from aot_runtime.verdict import judge, parse_device
@@ -295,13 +296,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command `measure_timings`: exit status 0, cells that failed included; 2 for a mistake."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     told = _parser().parse_args(arguments)
-    try:
-        return _run(told, ["measure_timings", *arguments])
-    except AotError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return exit_status(lambda: _run(told, ["measure_timings", *arguments]))
 
 
 if __name__ == "__main__":

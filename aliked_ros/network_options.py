@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aliked_ros.config import CONFIGS, from_name
 from aliked_ros.export_aliked import DEFAULT_MODEL, DEFAULT_TOP_K
 from aliked_ros.matching import MIN_SIMILARITY
 from aot_runtime.errors import InputError
+from aot_runtime.files import atomic_write
 
 if TYPE_CHECKING:
     import numpy as np
@@ -205,3 +207,13 @@ def eager_options(told: argparse.Namespace, precision: str) -> EagerOptions:
     if (told.height is None) != (told.width is None):
         raise InputError("expected --height and --width, found one of them", "give both, or none")
     return EagerOptions(told.model, told.checkpoint, told.top_k, precision, told.height, told.width)
+
+
+def write_json(target: str, document: Mapping[str, Any]) -> None:
+    """A document as a JSON file, or on standard output for "-"."""
+    text = json.dumps(document, indent=1)
+    if target == "-":
+        print(text)
+        return
+    with atomic_write(target) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
