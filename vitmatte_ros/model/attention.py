@@ -36,10 +36,6 @@ class Attention(nn.Module):
         tokens: on a side of the grid that the relative positions were made for.
     """
 
-    row_table: Tensor
-    column_table: Tensor
-    keys: Tensor
-
     def __init__(self, dim: int, heads: int, tokens: int) -> None:
         super().__init__()
         self.heads = heads
@@ -50,23 +46,24 @@ class Attention(nn.Module):
         self.rel_pos_w = nn.Parameter(torch.zeros(2 * tokens - 1, dim // heads))
         self.written = "explicit"
         self.relative = "product"
-        self.fixed: tuple[int, int] | None = None
+        self.fixed: tuple[str, ...] = ()
+        """Names of the buffers that `fix_size` made."""
 
     def fix_size(self, height: int, width: int) -> None:
         """Compute everything that depends on the grid of tokens once, in place; other grids are wrong afterwards."""
         with torch.no_grad():
-            rows, columns = self._tables(height, width)
-            keys = self._one_hot(height, width)
-        for name, value in (("row_table", rows), ("column_table", columns), ("keys", keys)):
-            self.register_buffer(name, value.detach().clone(), persistent=False)
-        self.fixed = (height, width)
+            constants = self._constants(height, width)
+        for name, value in constants.items():
+            self.register_buffer(name, value.detach().contiguous(), persistent=False)
+        self.fixed = tuple(constants)
         del self.rel_pos_h, self.rel_pos_w
 
     def cast_tables(self, dtype: torch.dtype) -> None:
         """Convert what `fix_size` computed, so that nothing is converted at every call."""
-        if self.fixed is not None:
-            for name in ("row_table", "column_table", "keys"):
-                setattr(self, name, getattr(self, name).to(dtype))
+        for name in self.fixed:
+            value = getattr(self, name)
+            if value.is_floating_point():
+                setattr(self, name, value.to(dtype))
 
     def forward(self, x: Tensor, window: int = 0) -> Tensor:
         """(B, h, w, dim) -> the same, in the weights' dtype.
@@ -114,22 +111,37 @@ class Attention(nn.Module):
         """
         batch, heads, _, channels = q.shape
         grid = q.reshape(batch, heads, height, width, channels)
-        row_table, column_table = (self.row_table, self.column_table) if self.fixed else self._tables(height, width)
-        row_table, column_table = row_table.to(q.dtype), column_table.to(q.dtype)
+        constants = self._constants_of(height, width, q.dtype)
         if self.relative == "gather":
             shape = (batch, heads, height, width)
-            every = grid @ torch.cat([row_table, column_table]).t()
-            row = offsets(height, q.device)[:, None, :].expand(*shape, height)
-            column = (offsets(width, q.device) + 2 * height - 1).expand(*shape, width)
-            return every.gather(-1, row), every.gather(-1, column)
-        rows = grid @ row_table.transpose(1, 2)
-        columns = grid.transpose(2, 3) @ column_table.transpose(1, 2)
+            every = grid @ constants["table"]
+            rows = every.gather(-1, constants["row_index"].expand(*shape, height))
+            return rows, every.gather(-1, constants["column_index"].expand(*shape, width))
+        rows = grid @ constants["row_table"]
+        columns = grid.transpose(2, 3) @ constants["column_table"]
         return rows, columns.transpose(2, 3)
 
-    def _tables(self, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Relative positions of rows and of columns: (h, h, head_dim), or (2 h - 1, head_dim) to gather from."""
-        make = relative_rows if self.relative == "gather" else relative_table
-        return make(self.rel_pos_h, height), make(self.rel_pos_w, width)
+    def _constants_of(self, height: int, width: int, dtype: torch.dtype) -> dict[str, Tensor]:
+        """What `fix_size` kept, or made for this grid, in a dtype."""
+        if self.fixed:
+            return {name: getattr(self, name) for name in self.fixed}
+        made = self._constants(height, width)
+        return {name: value.to(dtype) if value.is_floating_point() else value for name, value in made.items()}
+
+    def _constants(self, height: int, width: int) -> dict[str, Tensor]:
+        """Everything that depends on parameters and on the grid of tokens alone."""
+        if self.relative == "gather":
+            # (head_dim, rows and columns): every offset of rows, then every offset of columns.
+            table = torch.cat([relative_rows(self.rel_pos_h, height), relative_rows(self.rel_pos_w, width)]).t()
+            row = offsets(height, table.device)[:, None, :]
+            made = {"table": table, "row_index": row, "column_index": offsets(width, table.device) + 2 * height - 1}
+        else:
+            # (tokens of the query, head_dim, tokens of the key)
+            row_table, column_table = relative_table(self.rel_pos_h, height), relative_table(self.rel_pos_w, width)
+            made = {"row_table": row_table.transpose(1, 2), "column_table": column_table.transpose(1, 2)}
+        if self.written == "concat":
+            made["keys"] = self._one_hot(height, width)
+        return made
 
     def _one_hot(self, height: int, width: int) -> Tensor:
         """(h * w, h + w and zeros up to a multiple of 8) float32: 1 where a key's row is, and where its column is."""
@@ -156,7 +168,7 @@ class Attention(nn.Module):
         self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor, height: int, width: int
     ) -> Tensor:
         batch, heads, tokens, _ = q.shape
-        keys = (self.keys if self.fixed else self._one_hot(height, width)).to(q.dtype)
+        keys = self._constants_of(height, width, q.dtype)["keys"]
         terms = torch.cat([rows, columns], dim=-1).reshape(batch, heads, tokens, height + width)
         terms = F.pad(terms, (0, keys.shape[-1] - height - width))
         long_q = torch.cat([q * self.scale, terms], dim=-1)

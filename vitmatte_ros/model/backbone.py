@@ -59,13 +59,13 @@ class Embeddings(nn.Module):
 
 
 class ChannelNorm(nn.LayerNorm):
-    """LayerNorm over the channels of (B, h, w, C), float32 inside and out."""
+    """LayerNorm over the channels of (B, h, w, C), in the dtype of its weights, which stays float32."""
 
     def __init__(self, channels: int, eps: float) -> None:
         super().__init__(channels, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.float())
+        return super().forward(x.to(self.weight.dtype))
 
 
 class Mlp(nn.Module):

@@ -75,9 +75,9 @@ class Head(nn.Module):
         assert isinstance(last, nn.Conv2d)
         assert last.bias is not None
         y: Tensor = self.matting_convs[:3](x)
-        # A sum over channels that fuses with what is before and after it, in float32.
-        weight = last.weight.float().reshape(1, -1, 1, 1)
-        return (y.float() * weight).sum(1, keepdim=True) + last.bias.float()
+        # A sum over channels that fuses with what is before and after it; its weights stay float32.
+        weight = last.weight.reshape(1, -1, 1, 1)
+        return (y.to(weight.dtype) * weight).sum(1, keepdim=True) + last.bias
 
 
 class DetailCapture(nn.Module):

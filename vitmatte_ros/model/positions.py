@@ -8,6 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def _wide(table: Tensor) -> Tensor:
+    """In float32, or float64 as it is."""
+    return table.to(torch.promote_types(table.dtype, torch.float32))
+
+
 def absolute_positions(table: Tensor, grid: int, height: int, width: int) -> Tensor:
     """Position of every token.
 
@@ -19,7 +24,7 @@ def absolute_positions(table: Tensor, grid: int, height: int, width: int) -> Ten
         (1, height, width, C) float32, bicubic (a = -0.75, edges clamped, no aligned corners). At the table's own size
         the weights are 0 and 1, so that nothing changes.
     """
-    square = table[:, 1:].float().reshape(1, grid, grid, -1).permute(0, 3, 1, 2)
+    square = _wide(table[:, 1:]).reshape(1, grid, grid, -1).permute(0, 3, 1, 2)
     resized = F.interpolate(square, size=(height, width), mode="bicubic", align_corners=False)
     return resized.permute(0, 2, 3, 1)
 
@@ -35,11 +40,10 @@ def relative_rows(table: Tensor, tokens: int) -> Tensor:
     wanted = 2 * tokens - 1
     whole = (2 * torch.arange(wanted, device=table.device) + 1) * rows - wanted
     # In float32: Inductor would follow the integers into the index, and stumbles there (torch 2.13, symbolic sizes).
-    place = whole.float().clamp(min=0) / (2 * wanted)
-    low = place.floor()
-    share = (place - low)[:, None]
-    first = low.long()
-    values = table.float()
+    place, step = whole.float().clamp(min=0), 2 * wanted
+    low = (place / step).floor()
+    first, values = low.long(), _wide(table)
+    share = ((place - low * step).to(values.dtype) / step)[:, None]
     return values[first] * (1 - share) + values[(first + 1).clamp(max=rows - 1)] * share
 
 

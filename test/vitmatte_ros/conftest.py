@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Official outputs of VitMatte, and the compiled artifacts that must reproduce them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+# Everything that decides what an artifact computes; a change of any of these compiles the artifacts again.
+SOURCES = (
+    *(f"vitmatte_ros/model/{name}.py" for name in ("attention", "backbone", "decoder", "positions", "vitmatte")),
+    *("vitmatte_ros/model/windows.py", "vitmatte_ros/deploy.py", "vitmatte_ros/config.py"),
+    "vitmatte_ros/export_vitmatte.py",
+    *(f"aot_runtime/{name}.py" for name in ("export", "makers", "engine", "engine_graph", "golden", "manifest")),
+    *(f"aot_runtime/backends/{name}.py" for name in ("aoti", "package", "onnx", "mixed_precision", "tensorrt_build")),
+)
+CASES = ("64x96", "96x64")
+
+
+@dataclass(frozen=True)
+class MatteGolden:
+    """The golden network, the inputs and official outputs of its cases, and of its preprocessing."""
+
+    config: Any
+    state: Mapping[str, Any]
+    cases: Mapping[str, Mapping[str, Any]]
+    preprocess: Mapping[str, Any]
+
+    def model(self) -> Any:
+        """A network with the golden's weights."""
+        from vitmatte_ros.model.vitmatte import VitMatte
+
+        model = VitMatte(self.config)
+        model.load_state_dict(dict(self.state), strict=True)
+        return model
+
+
+@pytest.fixture(scope="session")
+def matte_golden(shared: Path) -> MatteGolden:
+    """golden/vitmatte."""
+    from safetensors.torch import load_file
+
+    from vitmatte_ros.config import from_transformers
+
+    folder = shared / "golden" / "vitmatte"
+    return MatteGolden(
+        from_transformers(json.loads((folder / "config.json").read_text()), "tiny"),
+        load_file(folder / "weights.safetensors"),
+        {case: load_file(folder / f"case_{case}.safetensors") for case in CASES},
+        load_file(folder / "preprocess.safetensors"),
+    )
+
+
+@pytest.fixture(scope="session")
+def matte_artifact(artifact_cache: Path, matte_golden: MatteGolden) -> Callable[..., Path]:
+    """The artifact of the golden network at a size or for any, compiled once and kept for later sessions.
+
+    The key of the cache covers the sources, the weights, the options and everything the verdict looks at; an artifact
+    that this machine may not run is compiled again. An engine is built for `target`, and not judged on this machine.
+    """
+    from aot_runtime.engine import EngineOptions
+    from aot_runtime.environment import this_host
+    from aot_runtime.manifest import CheckpointInfo
+    from aot_runtime.verdict import judge
+    from vitmatte_ros.export_vitmatte import export_vitmatte
+
+    def get(suffix: str = ".pt2", *, target: str | None = None, **options: Any) -> Path:
+        digest = hashlib.sha256()
+        for source in SOURCES:
+            digest.update((ROOT / source).read_bytes())
+        for key, value in matte_golden.state.items():
+            digest.update(key.encode() + value.numpy().tobytes())
+        host = this_host()
+        asked = (sorted(options.items()), target, host.torch, sorted(host.cpu_flags), host.tensorrt_rtx)
+        digest.update(repr(asked).encode())
+        path = artifact_cache / f"vitmatte_{digest.hexdigest()[:20]}{suffix}"
+        if not path.is_file() or not (suffix == ".engine" or judge(path, "cpu").ok):
+            if suffix == ".engine":
+                options["engine_options"] = EngineOptions(target=target)
+            info = CheckpointInfo("weights.safetensors", "0" * 64, "MIT")
+            export_vitmatte(matte_golden.model(), path, checkpoint=info, progress=False, **options)
+        return path
+
+    return get
