@@ -6,7 +6,15 @@ More cameras are more launches: `name:=aliked_left image:=/left/image_raw`, `nam
 
 from launch.substitutions import LaunchConfiguration
 
-from aot_runtime.ros.launching import BOOL, MODEL_ARGUMENTS, LifecycleNode, description, params_file, typed
+from aot_runtime.ros.launching import (
+    BOOL,
+    CPP_ARGUMENTS,
+    MODEL_ARGUMENTS,
+    LifecycleNode,
+    description,
+    params_file,
+    typed,
+)
 
 ARGUMENTS = (
     # name, default, description, choices
@@ -17,12 +25,14 @@ ARGUMENTS = (
     ("track", "false", "match keypoints with those of the image before: ~/tracks", BOOL),
     ("name", "aliked", "name of the node", None),
     *MODEL_ARGUMENTS,
+    *CPP_ARGUMENTS,
 )
 
 
 def generate_launch_description():
     node = LifecycleNode(
         executable="aliked_node",
+        plugin="aot_perception::AlikedComponent",
         parameters=[
             LaunchConfiguration("params_file"),
             {

@@ -3,7 +3,7 @@
 
 from launch.substitutions import LaunchConfiguration
 
-from aot_runtime.ros.launching import MODEL_ARGUMENTS, LifecycleNode, description, params_file, typed
+from aot_runtime.ros.launching import CPP_ARGUMENTS, MODEL_ARGUMENTS, LifecycleNode, description, params_file, typed
 
 ARGUMENTS = (
     # name, default, description, choices
@@ -14,12 +14,14 @@ ARGUMENTS = (
     params_file("depth.yaml"),
     ("name", "depth", "name of the node", None),
     *MODEL_ARGUMENTS,
+    *CPP_ARGUMENTS,
 )
 
 
 def generate_launch_description():
     node = LifecycleNode(
         executable="depth_node",
+        plugin="aot_perception::DepthComponent",
         parameters=[
             LaunchConfiguration("params_file"),
             {

@@ -3,7 +3,7 @@
 
 from launch.substitutions import LaunchConfiguration
 
-from aot_runtime.ros.launching import MODEL_ARGUMENTS, LifecycleNode, description, params_file, typed
+from aot_runtime.ros.launching import CPP_ARGUMENTS, MODEL_ARGUMENTS, LifecycleNode, description, params_file, typed
 
 ARGUMENTS = (
     # name, default, description, choices
@@ -14,14 +14,15 @@ ARGUMENTS = (
     ("event_camera_info", "/event_camera/camera_info", "topic of the event camera's sensor_msgs/CameraInfo", None),
     params_file("f3.yaml"),
     ("name", "f3", "name of the node", None),
-    ("implementation", "python", "which node to run; python is the only one so far", ["python"]),
     *MODEL_ARGUMENTS,
+    *CPP_ARGUMENTS,
 )
 
 
 def generate_launch_description():
     node = LifecycleNode(
         executable="f3_node",
+        plugin="aot_perception::F3Component",
         parameters=[
             LaunchConfiguration("params_file"),
             {

@@ -12,12 +12,16 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable
+from launch.action import Action
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.launch_context import LaunchContext
 from launch.launch_description import LaunchDescription
 from launch.substitutions import LaunchConfiguration
 from launch_ros import actions
+from launch_ros.descriptions import ComposableNode
 from launch_ros.parameter_descriptions import ParameterValue
 
+from aot_runtime.errors import InputError
 from aot_runtime.ros.resources import PACKAGE, share_path
 
 BOOL = ["true", "false"]
@@ -33,6 +37,13 @@ MODEL_ARGUMENTS: tuple[Argument, ...] = (
     ("device", "cpu", "cpu, cuda or cuda:N", None),
     ("autostart", "true", "configure and activate at once", BOOL),
     *NODE_ARGUMENTS,
+)
+# Of those that start a node which exists in C++ too.
+CPP_PACKAGE = "aot_perception_cpp"
+CPP_ARGUMENTS: tuple[Argument, ...] = (
+    ("implementation", "python", f"which node to run; cpp needs the package {CPP_PACKAGE}", ["python", "cpp"]),
+    ("use_composition", "false", "load the C++ node as a component into a container", BOOL),
+    ("container_name", "", "a running container to load it into; empty: one of its own, NAME_container", None),
 )
 
 
@@ -60,13 +71,26 @@ class LifecycleNode(actions.LifecycleNode):
     """A node with a model, as the arguments `name` and `MODEL_ARGUMENTS` say.
 
     Attributes:
+        executable_name, plugin: as given.
         parameters: files and dictionaries, as given.
         remappings: pairs (from, to), as given; with `parameters` all that another form of the same node needs.
+
+    Args:
+        plugin: the component's class in `CPP_PACKAGE`, which has the same executable, topics and parameters; empty for
+            a node that exists in Python only. With one, `CPP_ARGUMENTS` choose.
     """
 
     def __init__(
-        self, *, executable: str, parameters: Sequence[Any], remappings: Sequence[tuple[str, Any]], **options: Any
+        self,
+        *,
+        executable: str,
+        parameters: Sequence[Any],
+        remappings: Sequence[tuple[str, Any]],
+        plugin: str = "",
+        **options: Any,
     ) -> None:
+        self.executable_name = executable
+        self.plugin = plugin
         self.parameters = list(parameters)
         self.remappings = list(remappings)
         super().__init__(
@@ -85,7 +109,59 @@ def description(arguments: Iterable[Argument], node: Any) -> LaunchDescription:
         DeclareLaunchArgument(name, default_value=default, description=text, choices=choices)
         for name, default, text, choices in arguments
     ]
-    return LaunchDescription([*declared, *fast_dds_profile(), node])
+    started = OpaqueFunction(function=_start, args=[node]) if getattr(node, "plugin", "") else node
+    return LaunchDescription([*declared, *fast_dds_profile(), started])
+
+
+def _start(context: LaunchContext, node: LifecycleNode) -> list[Action]:
+    """The node in the form that `CPP_ARGUMENTS` ask for.
+
+    Raises:
+        InputError: the Python node is to be a component.
+    """
+
+    def chosen(name: str) -> str:
+        return str(LaunchConfiguration(name).perform(context))
+
+    composed = chosen("use_composition") == "true"
+    if chosen("implementation") == "python":
+        if composed:
+            raise InputError(
+                "expected implementation:=cpp with use_composition:=true, found implementation:=python",
+                "components are C++; leave one of the two out",
+            )
+        return [node]
+    if not composed:
+        return [
+            LifecycleNode(
+                executable=node.executable_name,
+                parameters=node.parameters,
+                remappings=node.remappings,
+                package=CPP_PACKAGE,
+            )
+        ]
+    component = ComposableNode(
+        package=CPP_PACKAGE,
+        plugin=node.plugin,
+        name=LaunchConfiguration("name"),
+        namespace=LaunchConfiguration("namespace"),
+        parameters=node.parameters,
+        remappings=node.remappings,
+        extra_arguments=[{"use_intra_process_comms": True}],
+    )
+    if container := chosen("container_name"):
+        return [actions.LoadComposableNodes(composable_node_descriptions=[component], target_container=container)]
+    options = node_options() | {"package": "rclcpp_components"}
+    return [
+        actions.ComposableNodeContainer(
+            # One executor thread for each component: while one of them loads a model the others go on.
+            executable="component_container_isolated",
+            name=f"{chosen('name')}_container",
+            composable_node_descriptions=[component],
+            emulate_tty=True,
+            **options,
+        )
+    ]
 
 
 def fast_dds_profile() -> list[SetEnvironmentVariable]:

@@ -65,6 +65,9 @@ class AlikedPipeline {
   /// Error: the image has another type or no pixels, or the network failed.
   Result<AlikedResult> process(const cv::Mat& image, std::optional<double> threshold = {});
 
+  /// Reruns the golden. Error: the artifact computes something else than when it was exported.
+  Result<void> self_test() { return model_->self_test(); }
+
   /// The artifact's input CV_8UC3 for an image, and where in it the image sits.
   Result<cv::Mat> place(const cv::Mat& image, Placement& placement) const;
 

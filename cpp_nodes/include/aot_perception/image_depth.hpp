@@ -66,6 +66,9 @@ class ImageDepthPipeline {
   /// Error: the image has another type or is empty, or the network failed.
   Result<DepthResult> process(const cv::Mat& rgb, const std::optional<std::array<double, 9>>& camera_matrix = {});
 
+  /// Reruns the golden. Error: the artifact computes something else than when it was exported.
+  Result<void> self_test() { return model_->self_test(); }
+
   /// The network's input (1, 3, H, W) float32 for an image; for tests.
   Result<Tensor> prepare(const cv::Mat& rgb, ImageLayout& layout);
 

@@ -7,8 +7,8 @@
 #include <opencv2/core.hpp>
 #include <vector>
 
+#include "aot_perception/camera.hpp"
 #include "aot_perception/error.hpp"
-#include "camera.hpp"
 
 namespace aot_perception {
 

@@ -7,7 +7,7 @@
 #include <optional>
 #include <vector>
 
-#include "camera.hpp"
+#include "aot_perception/camera.hpp"
 
 namespace aot_perception {
 
