@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small artifacts that tests in both languages run, compiled once and kept in the folder of `artifact_cache`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def cached(folder: Path, name: str, suffix: str, packages: tuple[str, ...], make: Callable[[Path], Any]) -> Path:
+    """The artifact that `make(path)` writes; made again when a source of the packages, torch or the CPU changes."""
+    from aot_runtime.environment import this_host
+    from aot_runtime.verdict import judge
+
+    host = this_host()
+    digest = hashlib.sha256(repr((host.torch, sorted(host.cpu_flags))).encode())
+    for package in packages:
+        for file in sorted((ROOT / package).rglob("*.py")):
+            digest.update(file.read_bytes())
+    digest.update(Path(__file__).read_bytes())
+    path = folder / f"{name}_{digest.hexdigest()[:20]}{suffix}"
+    if not path.is_file() or not judge(path, "cpu").ok:
+        make(path)
+    return path
+
+
+def two_outputs(folder: Path, suffix: str = ".pt2") -> Path:
+    """events (n, 4), n <= 100, and scale (8,) -> features (n, 8) and total (4,)."""
+    import torch
+
+    from aot_runtime.export import export_model
+    from aot_runtime.golden import grid, uniform
+    from aot_runtime.manifest import CheckpointInfo, DynamicDim
+
+    class TwoOutputs(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(4, 8)
+
+        def forward(self, events: torch.Tensor, scale: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"features": torch.tanh(self.layer(events)) + torch.log(scale), "total": events.sum(0)}
+
+    torch.manual_seed(3)
+    network = TwoOutputs()
+    return cached(
+        folder,
+        "two_outputs",
+        suffix,
+        ("aot_runtime/backends",),
+        lambda path: export_model(
+            network,
+            {"events": torch.zeros(16, 4), "scale": torch.ones(8)},
+            path=path,
+            family="two_outputs",
+            variant="v1",
+            task="test",
+            outputs=[("features", "hidden units", "1"), ("total", "sum of the events", "px")],
+            checkpoint=CheckpointInfo.random(3),
+            dynamic_dims={"events": {0: DynamicDim("n", 0, 100)}},
+            golden_laws={"events": grid(640, 480, 20, (2, 1)), "scale": uniform(0.5, 1.5)},
+            rebuild_command=["export_two", "--output-name", "two outputs.pt2"],
+            progress=False,
+        ),
+    )
+
+
+def small_depth(folder: Path, **options: Any) -> Path:
+    """Depth Anything V2 of RGB images with two blocks and random weights, 42 x 56; `options` of export_dav2."""
+    import torch
+
+    from aot_runtime.manifest import CheckpointInfo
+    from depth_ros.export_dav2 import export_dav2
+    from depth_ros.model.depth_anything import DepthAnythingV2, DepthConfig
+
+    max_depth = 20.0 if options.get("kind") == "metric" else None
+    torch.manual_seed(5)
+    config = DepthConfig("tiny", 24, 2, 2, (0, 0, 1, 1), 8, (8, 8, 8, 8), max_depth=max_depth, image_size=56)
+    network = DepthAnythingV2(config).eval()
+    return cached(
+        folder,
+        "small_depth_" + "_".join(str(value) for value in options.values()),
+        ".pt2",
+        ("aot_runtime/backends", "depth_ros/model"),
+        lambda path: export_dav2(
+            network,
+            path,
+            height=42,
+            width=56,
+            checkpoint=CheckpointInfo.random(5),
+            progress=False,
+            **options,
+        ),
+    )
+
+
+def small_aliked(folder: Path, shared: Path, top_k: int = 150) -> Path:
+    """ALIKED-T16 with the official weights for images of 160 x 120."""
+    from aliked_ros.export_aliked import export_aliked, read_network
+
+    def make(path: Path) -> None:
+        network, checkpoint = read_network("t16", shared / "weights" / "aliked" / "aliked-t16.pth")
+        export_aliked(network, path, checkpoint=checkpoint, height=120, width=160, top_k=top_k, progress=False)
+
+    return cached(folder, f"small_aliked_{top_k}", ".pt2", ("aot_runtime/backends", "aliked_ros"), make)
