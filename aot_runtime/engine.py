@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aot_runtime import engine_graph
-from aot_runtime.backends import engine_file, tensorrt, tensorrt_build
+from aot_runtime.backends import engine_file, quantise, tensorrt, tensorrt_build
 from aot_runtime.backends.onnx import OnnxRunner
 from aot_runtime.calibration import Sample
 from aot_runtime.engine_checks import EngineChecks, Measured
@@ -156,6 +156,11 @@ def build_engine(
     manifest = _read_source(source)
     chosen = precision or manifest.precision
     _check_precision(chosen)
+    if options.calib_data is not None and chosen not in quantise.MODES:
+        raise ExportError(
+            f"expected calibration data for {' or '.join(quantise.MODES)} only, found it with {chosen}",
+            "leave it out, or give --precision int8",
+        )
     if chosen != manifest.precision and manifest.precision != "fp32":
         raise ExportError(
             f"expected an fp32 ONNX file to build {chosen} from, found {manifest.precision} in {source}",

@@ -80,6 +80,10 @@ def test_the_name_beside_the_onnx_file(source: Path, tmp_path: Path) -> None:
         ),
         (["SOURCE", "--target", "sm_89", "--precision", "int8"], "error: expected calibration data for int8"),
         (["SOURCE", "--target", "sm_89", "--precision", "fp8", "--calib-data", "/none"], "error: expected calibration"),
+        (
+            ["SOURCE", "--target", "sm_89", "--precision", "fp16", "--calib-data", "x"],
+            "error: expected calibration data for int8 or fp8 only, found it with fp16; leave it out",
+        ),
         (["SOURCE", "--target", "sm_89", "--calib-batches", "0"], "error: expected --calib-batches >= 1"),
         (["SOURCE", "--target", "sm_89", "--workspace-gb", "0"], "error: expected --workspace-gb > 0"),
         (["SOURCE", "--target", "sm_89", "--tolerance", "1"], "error: expected --tolerance ATOL,RTOL[,COSINE]"),
