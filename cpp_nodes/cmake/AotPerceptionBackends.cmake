@@ -21,15 +21,10 @@ else()
   target_sources(aot_perception_core PRIVATE ${PROJECT_SOURCE_DIR}/src/runtime/cuda_graph_none.cpp)
 endif()
 
-# The wheel has the library alone; headers are in release archives.
+# From a release archive: the wheel has no headers, and its library not the name that programs look for.
 find_path(ONNXRUNTIME_INCLUDE_DIR onnxruntime_c_api.h HINTS ${ONNXRUNTIME_ROOT}
           PATH_SUFFIXES include include/onnxruntime include/onnxruntime/core/session onnxruntime)
-file(GLOB onnxruntime_wheel ${site_packages}/onnxruntime/capi/libonnxruntime.so*)
 find_library(ONNXRUNTIME_LIBRARY onnxruntime HINTS ${ONNXRUNTIME_ROOT} PATH_SUFFIXES lib lib64)
-if(NOT ONNXRUNTIME_LIBRARY AND onnxruntime_wheel)
-  list(GET onnxruntime_wheel 0 onnxruntime_wheel)
-  set(ONNXRUNTIME_LIBRARY ${onnxruntime_wheel} CACHE FILEPATH "ONNX Runtime" FORCE)
-endif()
 if(ONNXRUNTIME_INCLUDE_DIR AND ONNXRUNTIME_LIBRARY)
   message(STATUS "ONNX Runtime: ${ONNXRUNTIME_LIBRARY}")
   target_sources(aot_perception_core PRIVATE ${PROJECT_SOURCE_DIR}/src/runtime/onnx_runner.cpp)

@@ -212,7 +212,7 @@ def test_verdicts_on_files_are_pythons(run_artifact: Run, own: Path, tmp_path: P
         ({"target": {"device": "cpu", "os": "linux", "machine": "x86_64", "torch": "1.0.0"}}, "TORCH_VERSION"),
         ({"target": {"device": "cpu", "os": "win32", "machine": "x86_64", "torch": "1.0.0"}}, "OS"),
     ):
-        path = with_manifest(own, tmp_path / "changed.pt2", lambda document: document.update(change))
+        path = with_manifest(own, tmp_path / "changed.pt2", lambda document, change=change: document.update(change))
         compare(code, path=path)
 
 

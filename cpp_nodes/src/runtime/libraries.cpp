@@ -48,8 +48,9 @@ void describe_libraries(Host& host) {
   host.onnxruntime = onnxruntime_version();
   if (host.onnxruntime.empty()) {
     host.onnxruntime_remedy =
-        "install ONNX Runtime's C headers and library (a release archive, or pip install onnxruntime for the library), "
-        "and build aot_perception_cpp with -DONNXRUNTIME_ROOT=<its folder>; Python needs only pip install onnxruntime";
+        "unpack a release archive of ONNX Runtime and build aot_perception_cpp with -DONNXRUNTIME_ROOT=<its folder>; "
+        "the "
+        "nodes in Python need only pip install onnxruntime";
   }
   const std::string version = tensorrt_version();
   (tensorrt_name() == "tensorrt" ? host.tensorrt : host.tensorrt_rtx) = version;
