@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -116,7 +116,8 @@ def _progress(total: int) -> Iterator[Any]:
 
 
 def evaluate(told: argparse.Namespace) -> tuple[list[str], list[list[Comparison]], dict[str, Any]]:
-    """(names of the networks, for each but the first its comparisons with the first, all numbers by task).
+    """(names of the networks, for each but the first its comparisons with the first, and all numbers by task,
+    network and measure).
 
     Raises:
         AotError: an image, a pair or a network is unusable, or there is nothing to do.
@@ -150,8 +151,12 @@ def evaluate(told: argparse.Namespace) -> tuple[list[str], list[list[Comparison]
         [row for task, rows in tables.items() for row in compare_runs(task, rows[0], rows[i])]
         for i in range(1, len(names))
     ]
-    # By task, network, seed and measure.
-    return names, compared, {task: dict(zip(names, rows)) for task, rows in tables.items()}
+    return names, compared, {task: dict(zip(names, map(by_measure, rows))) for task, rows in tables.items()}
+
+
+def by_measure(runs: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+    """Measure -> its values, seed by seed."""
+    return {measure: [run[measure] for run in runs] for measure in runs[0]}
 
 
 def markdown(names: Sequence[str], compared: Sequence[Sequence[Comparison]], environment: Stamp) -> str:

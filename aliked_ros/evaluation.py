@@ -283,11 +283,11 @@ def compare_runs(
 
 
 def as_plain(value: Any) -> Any:
-    """Numbers for JSON, which has no word for infinity: None instead."""
+    """Numbers for JSON: six digits, and None for infinity, which it has no word for."""
     if isinstance(value, dict):
         return {key: as_plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [as_plain(item) for item in value]
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if np.isfinite(value) else None
     return value
