@@ -141,7 +141,7 @@ class DinoV2(nn.Module):
         first = [self.cls_token + positions[:, :1]]
         if self.registers:
             first.append(self.register_tokens)
-        return torch.cat([*(token.expand(len(image), -1, -1) for token in first), patches], dim=1)
+        return torch.cat([*(token.expand(image.shape[0], -1, -1) for token in first), patches], dim=1)
 
     def taps(self, image: Tensor, layers: Sequence[int]) -> list[Tensor]:
         """Patch tokens (B, patches, dim) float32 after each of the blocks `layers` (ascending), through `norm`."""

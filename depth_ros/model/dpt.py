@@ -31,6 +31,9 @@ class ResidualConvUnit(nn.Module):
     weights were trained with.
     """
 
+    sums = torch.float32
+    """Dtype of the sum, see `DPT.sum_in`."""
+
     def __init__(self, channels: int, *, rectified_skip: bool = False) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
@@ -41,7 +44,7 @@ class ResidualConvUnit(nn.Module):
         dtype = self.conv1.weight.dtype
         rectified = F.relu(x)
         y: Tensor = self.conv2(F.relu(self.conv1(rectified.to(dtype))))
-        return y + (rectified if self.rectified_skip else x).float()
+        return y + (rectified if self.rectified_skip else x).to(self.sums)
 
 
 class Fusion(nn.Module):
@@ -54,6 +57,9 @@ class Fusion(nn.Module):
         skip: has `resConfUnit1` for a skip connection.
     """
 
+    sums = torch.float32
+    """Dtype of the resized map, see `DPT.sum_in`."""
+
     def __init__(self, channels: int, *, skip: bool = True, rectified_skip: bool = False) -> None:
         super().__init__()
         self.out_conv = nn.Conv2d(channels, channels, 1)
@@ -65,7 +71,7 @@ class Fusion(nn.Module):
         if skip is not None:
             x = x + self.resConfUnit1(skip)
         x = self.out_conv(self.resConfUnit2(x).to(self.out_conv.weight.dtype))
-        return resize(x.float(), size)
+        return resize(x.to(self.sums), size)
 
 
 class Scratch(nn.Module):
@@ -138,14 +144,23 @@ class DPT(nn.Module):
         )
         self.scratch = Scratch(features, out_channels, outputs, rectified_skip=rectified_skip, unused_unit=unused_unit)
 
+    def sum_in(self, dtype: torch.dtype) -> None:
+        """Add and resize the fused maps in `dtype`, in place; float32 unless told otherwise.
+
+        In the dtype of the weights the maps cost half the memory, and are rounded once more per sum.
+        """
+        for part in self.modules():
+            if isinstance(part, ResidualConvUnit | Fusion):
+                part.sums = dtype
+
     def fused(self, taps: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
         """The map (B, features, 8 * rows, 8 * columns) of four taps (B, rows * columns, dim), shallow to deep."""
         rows, columns = grid
         dtype = self.scratch.output_conv1.weight.dtype
         levels = []
         for i, tap in enumerate(taps):
-            x = self.norm(tap).to(dtype)
-            x = self.projects[i](x.transpose(1, 2).reshape(len(x), -1, rows, columns))
+            x = self.norm(tap.float()).to(dtype)
+            x = self.projects[i](x.transpose(1, 2).reshape(x.shape[0], -1, rows, columns))
             if self.embedding is not None:
                 x = x + self.embedding(x).to(dtype)
             x = self.resize_layers[i](x)

@@ -78,12 +78,12 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Linear, exact GELU, linear."""
+    """Linear, exact GELU, linear: from `dim` channels to `outputs`, by default `dim` again."""
 
-    def __init__(self, dim: int, hidden: int, *, bias: bool = True) -> None:
+    def __init__(self, dim: int, hidden: int, *, outputs: int | None = None, bias: bool = True) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden, bias=bias)
-        self.fc2 = nn.Linear(hidden, dim, bias=bias)
+        self.fc2 = nn.Linear(hidden, dim if outputs is None else outputs, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.fc2(F.gelu(self.fc1(x.to(self.fc1.weight.dtype))))
@@ -166,7 +166,11 @@ class Block(nn.Module):
                 setattr(self, name, nn.Identity())
 
     def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
-        """(B, N, dim) float32 -> the same."""
-        x = x + self.ls1(self.attn(self.norm1(x), positions))
-        x = x + self.ls2(self.mlp(self.norm2(x)))
+        """(B, N, dim) float32 -> the same.
+
+        With LayerScales folded (or none), x in the weights' dtype stays in it: a residual stream of half the traffic,
+        coarser than float32.
+        """
+        x = x + self.ls1(self.attn(self.norm1(x.float()), positions))
+        x = x + self.ls2(self.mlp(self.norm2(x.float())))
         return x
