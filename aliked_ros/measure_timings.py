@@ -39,8 +39,8 @@ class Row:
 
     Attributes:
         mode: "plain", or "CUDA graph".
-        p50_ms, p99_ms, mean_ms, min_ms: the network, image and keypoints on the device; where others use the machine
-            too, the minimum is nearest to what it can do.
+        p50_ms, p99_ms, mean_ms, min_ms: the network, image and keypoints on the device.
+        cpu_ms: processor time of a call, all threads: what is left to compare where others use the machine too.
         host_p50_ms, host_p99_ms: from an image in host memory to keypoints in host memory, as a node needs them.
         peak_mib: while running; on the CPU of the whole process, on CUDA what the GPU gave out beyond the context.
     """
@@ -56,6 +56,7 @@ class Row:
     p99_ms: float | None = None
     mean_ms: float | None = None
     min_ms: float | None = None
+    cpu_ms: float | None = None
     host_p50_ms: float | None = None
     host_p99_ms: float | None = None
     peak_mib: float | None = None
@@ -90,6 +91,7 @@ def run_cell(cell: Cell, timeout_s: float) -> list[Row]:
             p99_ms=found["network"]["p99_ms"],
             mean_ms=found["network"]["mean_ms"],
             min_ms=found["network"]["min_ms"],
+            cpu_ms=found["network"]["cpu_ms"],
             host_p50_ms=found["host"]["p50_ms"],
             host_p99_ms=found["host"]["p99_ms"],
             peak_mib=found["peak_mib"],
@@ -131,7 +133,7 @@ def markdown(rows: Sequence[Row], environment: Stamp, note: str = "") -> str:
     heads = [_HEADER[runtime] + (", CUDA graph" if mode != "plain" else "") for runtime, mode in columns]
     lines = [
         "p50 / p99 ms of the network, image and keypoints on the device; in brackets p50 from an image to keypoints in "
-        "host memory; MiB peak.",
+        "host memory; CPU-ms: processor time of a call, all threads; MiB peak.",
         "",
         *([note, ""] if note else []),
         f"| model, K, image, precision | {' | '.join(heads)} |",
@@ -157,7 +159,8 @@ def _cell_text(row: Row | None, reasons: list[str]) -> str:
         if row.reason not in reasons:
             reasons.append(row.reason)
         return f"- [{reasons.index(row.reason) + 1}]"
-    return f"{_ms(row.p50_ms)} / {_ms(row.p99_ms)} ({_ms(row.host_p50_ms)}), {row.peak_mib:.0f} MiB"
+    own = f", {_ms(row.cpu_ms)} CPU-ms" if row.device == "cpu" else ""
+    return f"{_ms(row.p50_ms)} / {_ms(row.p99_ms)} ({_ms(row.host_p50_ms)}){own}, {row.peak_mib:.0f} MiB"
 
 
 def _ms(value: float | None) -> str:

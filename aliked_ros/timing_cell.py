@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -103,7 +104,7 @@ def measure_cell(cell: Cell) -> dict[str, Any]:
     """{"modes": {"plain": {...}, "CUDA graph": {...}}, "file_mb": ...}.
 
     Each mode has the `Timing` of the network on the device as `network`; of an image in host memory to keypoints in
-    host memory as `host`; and `peak_mib`.
+    host memory as `host`; both with `cpu_ms`, this process's processor time a call, all threads; and `peak_mib`.
 
     Raises:
         AotError: it cannot run here.
@@ -123,7 +124,10 @@ def measure_cell(cell: Cell) -> dict[str, Any]:
 
     def add(mode: str, call: Callable[[], object]) -> None:
         def timed(what: Callable[[], object]) -> dict[str, Any]:
-            return asdict(measure(what, runs=cell.runs, warmup_runs=cell.warmup_runs, synchronize=wait))
+            start = time.process_time()
+            found = asdict(measure(what, runs=cell.runs, warmup_runs=cell.warmup_runs, synchronize=wait))
+            # Warm-up runs are in it; all of this is running.
+            return {**found, "cpu_ms": 1e3 * (time.process_time() - start) / (cell.runs + cell.warmup_runs)}
 
         pipeline = AlikedPipeline(model, cuda_graph=mode != "plain")
         # What compiling and loading took is no memory of running.

@@ -52,6 +52,7 @@ def test_a_table(command: list[str], shared: Path, tmp_path: Path, capsys: pytes
             row.host_p99_ms,
             row.peak_mib,
         )
+        assert (row.cpu_ms or 0) > 0
         assert 0 < (row.min_ms or 0) <= (row.p50_ms or 0) <= (row.p99_ms or 0)
         # Python, PyTorch and the network: more than 50 MiB, less than a machine.
         assert 50 < (row.peak_mib or 0) < 4000
@@ -62,6 +63,7 @@ def test_a_table(command: list[str], shared: Path, tmp_path: Path, capsys: pytes
     assert "A note." in text
     assert "| model, K, image, precision | eager | `.onnx` | `.engine` |" in text
     assert "| aliked-t16 50 64x48 fp32 | " in text
+    assert " CPU-ms, " in text
     assert "[1] " in text
     assert text in capsys.readouterr().out
     with open(tmp_path / "out" / "timings.csv", newline="") as file:
@@ -83,7 +85,7 @@ def test_an_interrupted_table_goes_on(
         names = (cell.model, cell.top_k, "64x48", cell.runtime, "plain", cell.precision, cell.device)
         if cell.precision == "fp16" and len(asked) < 3:
             return [Row(*names, reason="no time")]
-        return [Row(*names, 1.0, 2.0, 1.5, 0.9, 3.0, 4.0, 100.0)]
+        return [Row(*names, 1.0, 2.0, 1.5, 0.9, 0.8, 3.0, 4.0, 100.0)]
 
     monkeypatch.setattr(measure_timings, "run_cell", answer)
     options = [*command, "--random-weights", "--runtimes", "eager"]
@@ -141,7 +143,7 @@ def test_a_cell_that_crashes_is_a_row(cell: Cell, monkeypatch: pytest.MonkeyPatc
 
 def test_markdown_has_a_column_for_each_runtime() -> None:
     def row(runtime: str, mode: str, p50: float | None, reason: str = "") -> Row:
-        times = (p50, 2 * p50, p50, p50, 3 * p50, 4 * p50, 150.4) if p50 is not None else ()
+        times = (p50, 2 * p50, p50, p50, p50, 3 * p50, 4 * p50, 150.4) if p50 is not None else ()
         return Row("aliked-n16rot", 1000, "640x480", runtime, mode, "fp16", "cuda", *times, reason=reason)
 
     rows = [
