@@ -6,18 +6,19 @@ get_filename_component(site_packages "${AOT_PERCEPTION_TORCH_FOLDER}" DIRECTORY)
 
 # CUDA's headers: of a toolkit, or of the wheels that torch depends on.
 file(GLOB cuda_wheels ${site_packages}/nvidia/cu*/include ${site_packages}/nvidia/cuda_runtime/include)
-find_path(CUDA_RUNTIME_INCLUDE_DIR cuda_runtime_api.h
-          HINTS $ENV{CUDA_HOME}/include /usr/local/cuda/include ${cuda_wheels})
+set(cuda_hints $ENV{CUDA_HOME}/include /usr/local/cuda/include ${cuda_wheels})
+find_path(CUDA_RUNTIME_INCLUDE_DIR cuda_runtime_api.h HINTS ${cuda_hints})
+find_path(CUDA_CRT_INCLUDE_DIR crt/host_config.h HINTS ${cuda_hints})  # a wheel of its own: nvidia-cuda-crt
 set(has_cuda FALSE)
-if(EXISTS ${AOT_PERCEPTION_TORCH_FOLDER}/lib/libtorch_cuda.so AND CUDA_RUNTIME_INCLUDE_DIR)
+if(EXISTS ${AOT_PERCEPTION_TORCH_FOLDER}/lib/libtorch_cuda.so AND CUDA_RUNTIME_INCLUDE_DIR AND CUDA_CRT_INCLUDE_DIR)
   set(has_cuda TRUE)
 endif()
 if(has_cuda)
   message(STATUS "CUDA graphs: headers in ${CUDA_RUNTIME_INCLUDE_DIR}")
   target_sources(aot_perception_core PRIVATE ${PROJECT_SOURCE_DIR}/src/runtime/cuda_graph.cpp)
-  target_include_directories(aot_perception_core SYSTEM PRIVATE ${CUDA_RUNTIME_INCLUDE_DIR})
+  target_include_directories(aot_perception_core SYSTEM PRIVATE ${CUDA_RUNTIME_INCLUDE_DIR} ${CUDA_CRT_INCLUDE_DIR})
 else()
-  message(STATUS "CUDA graphs: not built (a CUDA build of torch and cuda_runtime_api.h are needed)")
+  message(STATUS "CUDA graphs: not built (a CUDA build of torch, cuda_runtime_api.h and crt/host_config.h are needed)")
   target_sources(aot_perception_core PRIVATE ${PROJECT_SOURCE_DIR}/src/runtime/cuda_graph_none.cpp)
 endif()
 
