@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 from cpp_programs import find_program
@@ -27,3 +31,19 @@ def run_cpp() -> Callable[..., subprocess.CompletedProcess[str]]:
         return done
 
     return run
+
+
+def _fixtures_of_f3() -> ModuleType:
+    """test/f3_ros/conftest.py, whose artifacts the C++ pipelines run too."""
+    path = Path(__file__).resolve().parent.parent / "f3_ros" / "conftest.py"
+    spec = importlib.util.spec_from_file_location("f3_fixtures", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+_F3 = _fixtures_of_f3()
+f3_golden, f3_artifact, stand_in_head = _F3.f3_golden, _F3.f3_artifact, _F3.stand_in_head
