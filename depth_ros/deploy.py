@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -73,16 +73,26 @@ class DeployedDepth(nn.Module):
         return depth
 
 
-def require_range(module: DeployedDepth, image: Tensor, dtype: torch.dtype, device: str) -> None:
+class Castable(Protocol):
+    """A deployed module: a network, and which of its parts run in another precision."""
+
+    @property
+    def network(self) -> nn.Module: ...
+
+    def cast_precision(self, dtype: torch.dtype) -> nn.Module: ...
+
+
+def require_range(module: Castable, image: Tensor, dtype: torch.dtype, device: str) -> None:
     """Run the network once in `dtype` and refuse it where a number leaves the dtype's range.
 
     Args:
         module: moved to `device` and cast in place.
+        image: what its forward takes.
 
     Raises:
         ExportError: naming the first layer whose output is not finite.
     """
-    module.cast_precision(dtype).to(device)
+    deployed = module.cast_precision(dtype).to(device)
     overflown: list[str] = []
     hooks = []
     for name, layer in module.network.named_modules():
@@ -95,7 +105,7 @@ def require_range(module: DeployedDepth, image: Tensor, dtype: torch.dtype, devi
             hooks.append(layer.register_forward_hook(watch))
     try:
         with torch.no_grad():
-            module(image.to(device))
+            deployed(image.to(device))
     finally:
         for hook in hooks:
             hook.remove()
