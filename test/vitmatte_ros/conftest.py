@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +25,38 @@ CASES = ("64x96", "96x64")
 
 
 @dataclass(frozen=True)
-class MatteGolden:
-    """The golden network, the inputs and official outputs of its cases, and of its preprocessing."""
+class MatteNetwork:
+    """A `VitMatteConfig` and weights for it."""
 
     config: Any
     state: Mapping[str, Any]
-    cases: Mapping[str, Mapping[str, Any]]
-    preprocess: Mapping[str, Any]
 
     def model(self) -> Any:
-        """A network with the golden's weights."""
+        """A network with these weights."""
         from vitmatte_ros.model.vitmatte import VitMatte
 
         model = VitMatte(self.config)
         model.load_state_dict(dict(self.state), strict=True)
         return model
+
+
+@dataclass(frozen=True)
+class MatteGolden(MatteNetwork):
+    """The golden network, the inputs and official outputs of its cases, and of its preprocessing."""
+
+    cases: Mapping[str, Mapping[str, Any]]
+    preprocess: Mapping[str, Any]
+
+
+@pytest.fixture(scope="session")
+def published_windows() -> MatteNetwork:
+    """A small network with the windows, grids and tables of the published ones, and random weights."""
+    from vitmatte_ros.config import from_name
+    from vitmatte_ros.model.vitmatte import VitMatte
+
+    config = replace(from_name("small"), dim=32, heads=2, depth=2, windowed=(0,), residual=(1,))
+    config = replace(config, name="windows", details=(8, 8, 8), fusion=(16, 8, 8, 8))
+    return MatteNetwork(config, VitMatte(config).randomise(0).state_dict())
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +77,7 @@ def matte_golden(shared: Path) -> MatteGolden:
 
 @pytest.fixture(scope="session")
 def matte_artifact(artifact_cache: Path, matte_golden: MatteGolden) -> Callable[..., Path]:
-    """The artifact of the golden network at a size or for any, compiled once and kept for later sessions.
+    """The artifact of the golden network, or of another `network`, compiled once and kept for later sessions.
 
     The key of the cache covers the sources, the weights, the options and everything the verdict looks at; an artifact
     that this machine may not run is compiled again. An engine is built for `target`, and not judged on this machine.
@@ -71,21 +88,24 @@ def matte_artifact(artifact_cache: Path, matte_golden: MatteGolden) -> Callable[
     from aot_runtime.verdict import judge
     from vitmatte_ros.export_vitmatte import export_vitmatte
 
-    def get(suffix: str = ".pt2", *, target: str | None = None, **options: Any) -> Path:
+    def get(
+        suffix: str = ".pt2", *, target: str | None = None, network: MatteNetwork | None = None, **options: Any
+    ) -> Path:
+        chosen = network or matte_golden
         digest = hashlib.sha256()
         for source in SOURCES:
             digest.update((ROOT / source).read_bytes())
-        for key, value in matte_golden.state.items():
+        for key, value in chosen.state.items():
             digest.update(key.encode() + value.numpy().tobytes())
         host = this_host()
-        asked = (sorted(options.items()), target, host.torch, sorted(host.cpu_flags), host.tensorrt_rtx)
+        asked = (chosen.config, sorted(options.items()), target, host.torch, sorted(host.cpu_flags), host.tensorrt_rtx)
         digest.update(repr(asked).encode())
         path = artifact_cache / f"vitmatte_{digest.hexdigest()[:20]}{suffix}"
         if not path.is_file() or not (suffix == ".engine" or judge(path, "cpu").ok):
             if suffix == ".engine":
                 options["engine_options"] = EngineOptions(target=target)
             info = CheckpointInfo("weights.safetensors", "0" * 64, "MIT")
-            export_vitmatte(matte_golden.model(), path, checkpoint=info, progress=False, **options)
+            export_vitmatte(chosen.model(), path, checkpoint=info, progress=False, **options)
         return path
 
     return get

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from aot_runtime.environment import module_version
 from aot_runtime.errors import InputError
 from aot_runtime.verdict import read_manifest
 from vitmatte_ros.config import ATTENTIONS, RELATIVES, from_name
-from vitmatte_ros.deploy import DeployedVitMatte, Form, fastest_form, inductor_options
+from vitmatte_ros.deploy import DeployedVitMatte, Form, fastest_form, inductor_options, tracing_any_size
 from vitmatte_ros.model.vitmatte import VitMatte
 
 GREY = 1 / 255
@@ -158,12 +157,16 @@ def test_float16_compiled(matte_golden: Any, matte_artifact: Callable[..., Path]
     assert float((alpha - golden["alphas"]).abs().max()) < GREY
 
 
-@pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
+@pytest.mark.parametrize(
+    ("name", "suffix"), [("matte_golden", ".onnx"), ("published_windows", ".onnx"), ("published_windows", ".pt2")]
+)
 def test_one_artifact_is_right_at_every_size(
-    matte_golden: Any, matte_artifact: Callable[..., Path], suffix: str
+    name: str, suffix: str, matte_artifact: Callable[..., Path], request: pytest.FixtureRequest
 ) -> None:
-    network = matte_golden.model()
-    path = matte_artifact(suffix, dynamic=True)
+    """Published windows are larger than a small image: neither one window nor several may be written into the graph."""
+    golden = request.getfixturevalue(name)
+    network = golden.model()
+    path = matte_artifact(suffix, network=golden, dynamic=True)
     manifest = read_manifest(path)
     assert manifest.inputs[0].shape == (1, 4, "height", "width")
     assert manifest.outputs[0].shape == (1, 1, "height", "width")
@@ -173,29 +176,27 @@ def test_one_artifact_is_right_at_every_size(
             x = pixels(height, width, seed=height)
             alpha = model.run(pixel_values=x)["alpha"]
             assert alpha.shape == (1, 1, height, width)
+            assert float(alpha.std()) > 0.01
             torch.testing.assert_close(alpha, run(network, x), atol=2e-5, rtol=0)
-        golden = matte_golden.cases["64x96"]
-        alpha = model.run(pixel_values=golden["pixel_values"])["alpha"]
-        torch.testing.assert_close(alpha, golden["alphas"], atol=2e-5, rtol=0)
         for height, width in ((63, 96), (64, 1281)):
             with pytest.raises(InputError, match="pixel_values"):
                 model.run(pixel_values=pixels(height, width))
 
 
-def test_published_windows_in_a_graph_for_any_size() -> None:
-    """Windows of 14 are larger than a small image: one window, or whole ones, must not be written into the graph."""
-    from vitmatte_ros.deploy import tracing_any_size
-
-    config = replace(from_name("small"), dim=32, heads=2, depth=2, windowed=(0,), residual=(1,), fusion=(16, 8, 8, 8))
-    network = VitMatte(replace(config, details=(8, 8, 8))).randomise(0)
-    module = DeployedVitMatte(network)
+@pytest.mark.parametrize("form", [Form(), Form("bias", "gather", 8), Form("concat")])
+def test_a_graph_for_any_size_assumes_nothing_of_its_example(published_windows: Any, form: Form) -> None:
+    """torch checks every assumption in the traced program, and refuses to export what it cannot promise."""
+    network = published_windows.model()
     size = [torch.export.Dim(name, min=64, max=1280) for name in ("height", "width")]
     with tracing_any_size(), torch.no_grad():
         program = torch.export.export(
-            module, (pixels(234, 330),), dynamic_shapes=({2: size[0], 3: size[1]},), strict=False
+            DeployedVitMatte(network, form=form),
+            (pixels(234, 330),),
+            dynamic_shapes=({2: size[0], 3: size[1]},),
+            strict=False,
         )
     traced = program.module()
-    for height, width in (*SIZES, (224, 224), (225, 223)):
+    for height, width in ((64, 96), (70, 90), (224, 224), (225, 223), (448, 448), (1280, 64)):
         x = pixels(height, width)
         torch.testing.assert_close(run(traced, x), run(network, x), atol=2e-5, rtol=0)
 

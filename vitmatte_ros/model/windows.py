@@ -9,8 +9,13 @@ from torch import Tensor
 
 
 def counts(height: int, width: int, window: int) -> tuple[int, int]:
-    """Windows that cover a grid of tokens, downwards and across."""
-    return (height + window - 1) // window, (width + window - 1) // window
+    """Windows that cover a grid of tokens, downwards and across; two or more while a graph for any size is traced."""
+    down, across = (height + window - 1) // window, (width + window - 1) // window
+    if isinstance(across, torch.SymInt):
+        # Whether windows are contiguous depends on there being one or several, and the graph would hold for one of the
+        # two. A window of nothing but padding changes nothing in the others.
+        across = torch.sym_max(across, 2)
+    return down, across
 
 
 def partition(x: Tensor, window: int) -> Tensor:
