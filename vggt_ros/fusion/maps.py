@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The two kinds of map behind one face: fuse a view, render what a camera expects, give points, save."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from aot_runtime.errors import InputError
+from vggt_ros.fusion.cameras import DepthView, PosedCamera
+from vggt_ros.fusion.render import Rendered, render
+from vggt_ros.fusion.surface import SurfacePoints
+from vggt_ros.fusion.surfels import SurfelConfig, SurfelMap
+from vggt_ros.fusion.tsdf import TsdfConfig, TsdfVolume
+
+KINDS = ("surfel", "tsdf")
+_DISC = 0.9
+"""Radius of a rendered zero crossing in voxels: crossings of a slanted plane lie up to sqrt(3) / 2 voxels apart."""
+
+
+class FusedMap(Protocol):
+    """What streaming needs of a map."""
+
+    def fuse(self, view: DepthView) -> None:
+        """Take a view in."""
+        ...
+
+    def render(self, camera: PosedCamera) -> Rendered:
+        """What the camera would see; the depth is that of surfaces, hidden ones left out."""
+        ...
+
+    def surface(self) -> SurfacePoints:
+        """All points."""
+        ...
+
+    def save(self, path: Path) -> None:
+        """Write the map as .npz, to be loaded again."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Surfels, or blocks of voxels."""
+        ...
+
+    @property
+    def evicted(self) -> int:
+        """How many of them were dropped to bound memory."""
+        ...
+
+
+class SurfelFusion:
+    """Surfels as a `FusedMap`."""
+
+    def __init__(self, surfels: SurfelMap) -> None:
+        self.surfels = surfels
+
+    def fuse(self, view: DepthView) -> None:
+        """See `FusedMap`."""
+        self.surfels.fuse(view)
+
+    def render(self, camera: PosedCamera) -> Rendered:
+        """See `FusedMap`."""
+        return render(camera, self.surfels.positions, self.surfels.normals, self.surfels.radii)
+
+    def surface(self) -> SurfacePoints:
+        """See `FusedMap`."""
+        surfels = self.surfels
+        return SurfacePoints(surfels.positions, surfels.normals, surfels.colours, surfels.weights)
+
+    def save(self, path: Path) -> None:
+        """See `FusedMap`."""
+        self.surfels.save(path)
+
+    @property
+    def size(self) -> int:
+        """Surfels."""
+        return len(self.surfels)
+
+    @property
+    def evicted(self) -> int:
+        """See `FusedMap`."""
+        return self.surfels.evicted
+
+
+class TsdfFusion:
+    """A signed distance field as a `FusedMap`; its points are extracted once after each change."""
+
+    def __init__(self, volume: TsdfVolume) -> None:
+        self.volume = volume
+        self._surface: SurfacePoints | None = None
+
+    def fuse(self, view: DepthView) -> None:
+        """See `FusedMap`."""
+        self.volume.integrate(view)
+        self._surface = None
+
+    def render(self, camera: PosedCamera) -> Rendered:
+        """See `FusedMap`."""
+        found = self.surface()
+        radius = torch.full_like(found.weights, _DISC * self.volume.config.voxel)
+        return render(camera, found.positions, found.normals, radius)
+
+    def surface(self) -> SurfacePoints:
+        """See `FusedMap`."""
+        if self._surface is None:
+            self._surface = self.volume.points()
+        return self._surface
+
+    def save(self, path: Path) -> None:
+        """See `FusedMap`."""
+        self.volume.save(path)
+
+    @property
+    def size(self) -> int:
+        """Blocks."""
+        return self.volume.blocks
+
+    @property
+    def evicted(self) -> int:
+        """See `FusedMap`."""
+        return self.volume.evicted
+
+
+def make_map(
+    kind: str,
+    *,
+    tsdf: TsdfConfig | None = None,
+    surfel: SurfelConfig | None = None,
+    device: torch.device | None = None,
+) -> FusedMap:
+    """An empty map.
+
+    Raises:
+        InputError: the kind is unknown.
+    """
+    if kind == "surfel":
+        return SurfelFusion(SurfelMap(surfel, device))
+    if kind == "tsdf":
+        return TsdfFusion(TsdfVolume(tsdf, device))
+    raise InputError(f"expected a map of kind {' or '.join(KINDS)}, found {kind!r}")
+
+
+def load_map(path: Path, device: torch.device | None = None) -> FusedMap:
+    """A map that was saved, of either kind.
+
+    Raises:
+        InputError: the file is no map.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            names = set(file.files)
+    except (OSError, ValueError) as error:
+        raise InputError(f"expected a saved map, found {error} for {path}") from error
+    if "truncation" in names:
+        return TsdfFusion(TsdfVolume.load(path, device=device))
+    return SurfelFusion(SurfelMap.load(path, device=device))
