@@ -69,7 +69,7 @@ def two_outputs(folder: Path, suffix: str = ".pt2") -> Path:
 
 
 def small_depth(folder: Path, **options: Any) -> Path:
-    """Depth Anything V2 of RGB images with two blocks and random weights, 42 x 56; `options` of export_dav2."""
+    """Depth Anything V2 of RGB images with four blocks and random weights, 42 x 56; `options` of export_dav2."""
     import torch
 
     from aot_runtime.manifest import CheckpointInfo
@@ -78,7 +78,7 @@ def small_depth(folder: Path, **options: Any) -> Path:
 
     max_depth = 20.0 if options.get("kind") == "metric" else None
     torch.manual_seed(5)
-    config = DepthConfig("tiny", 24, 2, 2, (0, 0, 1, 1), 8, (8, 8, 8, 8), max_depth=max_depth, image_size=56)
+    config = DepthConfig("tiny", 24, 4, 2, (0, 1, 2, 3), 8, (8, 8, 8, 8), max_depth=max_depth, image_size=56)
     network = DepthAnythingV2(config).eval()
     return cached(
         folder,

@@ -9,9 +9,9 @@
 #include <limits>
 #include <map>
 #include <opencv2/core.hpp>
-#include <opencv2/imgproc.hpp>
 #include <utility>
 
+#include "images/resize_cubic.hpp"
 #include "network_input.hpp"
 #include "runtime/python_text.hpp"
 #include "runtime/torch_tensor.hpp"
@@ -144,9 +144,7 @@ Result<Tensor> ImageDepthPipeline::prepare(const cv::Mat& rgb, ImageLayout& layo
   layout = ImageLayout::of({rgb.cols, rgb.rows}, network_, keep_aspect_);
   try {
     // In float, as the official code: a cubic kernel overshoots, which 8 bits would clip and round.
-    cv::Mat image, resized;
-    rgb.convertTo(image, CV_32FC3);
-    cv::resize(image, resized, {layout.inner.width, layout.inner.height}, 0, 0, cv::INTER_CUBIC);
+    const cv::Mat resized = resize_cubic(rgb, {layout.inner.width, layout.inner.height});
     const cv::Rect window(layout.offset.x, layout.offset.y, layout.inner.width, layout.inner.height);
     float* pixels = staging_.data_as<float>();
     if (window != filled_) {
@@ -165,7 +163,7 @@ Result<Tensor> ImageDepthPipeline::prepare(const cv::Mat& rgb, ImageLayout& layo
       }
     }
   } catch (const cv::Exception& error) {
-    return Error{std::string("expected an image that OpenCV resizes, found ") + error.what(), ""};
+    return Error{std::string("expected memory for an image, found ") + error.what(), ""};
   }
   return staging_;
 }

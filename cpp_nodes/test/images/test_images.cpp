@@ -8,6 +8,7 @@
 #include <random>
 
 #include "aot_perception/images.hpp"
+#include "images/resize_cubic.hpp"
 
 namespace aot_perception {
 namespace {
@@ -96,6 +97,29 @@ TEST(Images, Colours) {
   const Message deep("mono16", 1, 1, 2, {0xFF, 0x12});
   EXPECT_EQ(convert_image(deep.fields, "rgb8")->at<cv::Vec3b>(0, 0), cv::Vec3b(0x12, 0x12, 0x12));
   EXPECT_FALSE(convert_image(message.fields, "rgba8"));
+}
+
+TEST(ResizeCubic, KeepsWhatItShould) {
+  cv::Mat image(9, 13, CV_8UC3);
+  cv::randu(image, 0, 255);
+  cv::Mat same;
+  image.convertTo(same, CV_32FC3);
+  EXPECT_EQ(cv::norm(resize_cubic(image, image.size()), same, cv::NORM_INF), 0.0);
+  const cv::Mat flat(3, 4, CV_8UC3, cv::Scalar(7, 100, 255));
+  for (const cv::Size size : {cv::Size(1, 1), cv::Size(2, 50), cv::Size(40, 2)}) {
+    const cv::Mat wanted(size, CV_32FC3, cv::Scalar(7, 100, 255));
+    EXPECT_LT(cv::norm(resize_cubic(flat, size), wanted, cv::NORM_INF), 1e-4);
+  }
+  // A ramp stays a ramp away from the edges: column x of 64 from 16 lies at (x + 1/2) / 4 - 1/2.
+  cv::Mat ramp(2, 16, CV_8UC3);
+  for (int x = 0; x < 16; ++x)
+    ramp.col(x).setTo(cv::Scalar::all(10 * x));
+  const cv::Mat large = resize_cubic(ramp, {64, 2});
+  for (int x = 8; x < 56; ++x) {
+    // a = -0.75 is not Keys' -0.5: between samples it is off a ramp by up to 0.03 of a step.
+    EXPECT_NEAR(large.at<cv::Vec3f>(1, x)[2], 10 * ((x + 0.5) / 4 - 0.5), 0.5) << x;
+  }
+  EXPECT_GT(cv::norm(resize_cubic(image, {40, 30}), cv::NORM_INF), 0);
 }
 
 TEST(Images, RandomMessagesArePixelsOrErrors) {
