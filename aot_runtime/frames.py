@@ -88,7 +88,8 @@ def read_image(path: Path) -> np.ndarray:
     import cv2
 
     try:
-        pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+        data = np.fromfile(path, np.uint8)
+        pixels = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     except (OSError, cv2.error) as error:
         raise InputError(f"expected an image, found {error} for {path}") from error
     if pixels is None:

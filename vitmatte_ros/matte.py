@@ -148,7 +148,8 @@ def read_plane(path: Path) -> np.ndarray:
         except (OSError, ValueError) as error:
             raise InputError(f"expected an array, found {error} in {path}") from error
     try:
-        pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+        data = np.fromfile(path, np.uint8)
+        pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
     except (OSError, cv2.error) as error:
         raise InputError(f"expected an image, found {error} for {path}") from error
     if pixels is None:

@@ -53,3 +53,13 @@ def test_camera_info_is_read_only_where_it_is_wanted(tmp_path: Path) -> None:
     (frame,) = open_frames([bag], with_info=False)
     assert frame.info is None
     assert (frame.stamp_ns, frame.frame_id, frame.load().shape) == (10**9, "eye", (1, 1, 3))
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n"])
+def test_files_that_are_no_images_say_so_in_one_line(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    path.write_bytes(content)
+    (frame,) = open_frames([path])
+    with pytest.raises(InputError) as caught:
+        frame.load()
+    assert str(caught.value) == f"expected an image that OpenCV reads, found something else in {path}"
