@@ -111,6 +111,19 @@ def test_an_engine_and_its_onnx_file(tiny: Any, tmp_path: Path, capsys: pytest.C
     assert manifest.preprocessing["padding"] == source.preprocessing["padding"]
 
 
+@needs_rtx
+@pytest.mark.slow
+def test_an_engine_of_the_published_network(tmp_path: Path) -> None:
+    path = tmp_path / "small.engine"
+    command = ["--random-weights", "--height", "256", "--width", "256", "-o", str(path), "--target", "sm_89"]
+    assert export_vitmatte.main(command) == 0
+    manifest = read_manifest(path)
+    assert (manifest.variant, manifest.precision) == ("vitmatte_small", "fp16")
+    assert manifest.inputs[0].shape == (1, 4, 256, 256)
+    # 26 million weights of 16 bits.
+    assert 45e6 < path.stat().st_size < 80e6
+
+
 def test_weights_that_float16_is_too_coarse_for_are_warned_of(
     tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
