@@ -15,7 +15,7 @@ import numpy as np
 from aot_runtime.errors import InputError
 
 _TUKEY = 4.685
-_MAD_TO_SIGMA = 1.4826
+MAD_TO_SIGMA = 1.4826
 _HYPOTHESES = 64
 _ROUNDS = 10
 _TRIM = (0.05, 0.95)
@@ -161,7 +161,7 @@ def _reweighted(
     parameters = start
     for _ in range(_ROUNDS):
         residual = parameters[0] * x + parameters[1] - y
-        sigma = max(_MAD_TO_SIGMA * float(np.median(np.abs(residual))), 1e-9)
+        sigma = max(MAD_TO_SIGMA * float(np.median(np.abs(residual))), 1e-9)
         inside = np.clip(1 - (residual / (_TUKEY * sigma)) ** 2, 0, None)
         weight = base * inside**2
         total = weight.sum()

@@ -17,6 +17,7 @@ from aot_runtime.errors import InputError
 from depth_ros.camera import PixelMap
 
 _ORTHOGONAL = 1e-4
+_CLEARLY = 5.0
 _LEAST_COSINE = 0.1
 """Surfaces seen at a flatter angle (84 degrees) say nothing reliable about their place."""
 
@@ -124,6 +125,7 @@ class DepthView:
         normals: (H, W, 3) float32 unit vectors in the world, towards the camera.
         weight: (H, W) float32 >= 0: confidence * cosine of the viewing angle / z^2.
         colour: (H, W, 3) float32, 0..255.
+        noise: standard deviation of the depth, as a share of it.
     """
 
     camera: PosedCamera
@@ -132,6 +134,7 @@ class DepthView:
     normals: Tensor
     weight: Tensor
     colour: Tensor
+    noise: float = 0.0
 
 
 def depth_view(
@@ -143,6 +146,7 @@ def depth_view(
     window: int = 1,
     edge: float = 0.02,
     range_max: float = 100.0,
+    noise: float = 0.0,
     device: torch.device | None = None,
 ) -> DepthView:
     """The surfaces of a depth image.
@@ -155,6 +159,8 @@ def depth_view(
         edge: how far (share of the disparity, root mean square) a square's pixels may lie from one plane; beyond, the
             pixel is at a depth edge, where neither place nor normal can be trusted.
         range_max: depth beyond counts as unknown.
+        noise: see `DepthView`. Above 0, single pixels that stand out from their neighbours by more than 5 of it are
+            taken for gross errors.
 
     Raises:
         InputError: an image is not of the camera's size.
@@ -162,6 +168,8 @@ def depth_view(
     z = torch.as_tensor(depth, dtype=torch.float32, device=device)
     _check_size(z, camera, "depth")
     known = torch.isfinite(z) & (z > 0) & (z <= range_max)
+    if noise > 0:
+        known &= ~_impulses(z, known, max(edge, _CLEARLY * noise))
     normals, flat = _normals(torch.where(known, z, 1.0), known, camera, window, edge)
     z = torch.where(known, z, 1.0)
     rays = camera.rays(z.device)
@@ -175,7 +183,7 @@ def depth_view(
         shade = torch.as_tensor(colour, device=z.device).to(torch.float32)
         _check_size(shade, camera, "colour")
     points = camera.to_world(rays * z[..., None])
-    return DepthView(camera, z, points, rotated(normals, camera.rotation), weight, shade)
+    return DepthView(camera, z, points, rotated(normals, camera.rotation), weight, shade, noise)
 
 
 def _check_size(image: Tensor, camera: PosedCamera, name: str) -> None:
@@ -185,6 +193,14 @@ def _check_size(image: Tensor, camera: PosedCamera, name: str) -> None:
             f"expected {name} of the camera's {camera.width}x{camera.height} pixels, found {found}",
             "resize the camera with the image",
         )
+
+
+def _impulses(z: Tensor, known: Tensor, share: float) -> Tensor:
+    """(H, W) bool: pixels whose disparity differs by more than this share from the median of their 3 x 3."""
+    disparity = torch.where(known, 1 / torch.where(known, z, 1.0), torch.nan)
+    padded = torch.nn.functional.pad(disparity[None, None], (1, 1, 1, 1), value=torch.nan)
+    around = padded[0, 0].unfold(0, 3, 1).unfold(1, 3, 1).reshape(*z.shape, 9)
+    return known & ((disparity - around.nanmedian(-1)[0]).abs() > share * disparity)
 
 
 def _normals(z: Tensor, known: Tensor, camera: PosedCamera, window: int, edge: float) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from aot_runtime.errors import InputError
-from vggt_ros.fusion.alignment import AlignmentLimits, depth_from_disparity, fit_disparity
+from vggt_ros.fusion.alignment import MAD_TO_SIGMA, AlignmentLimits, depth_from_disparity, fit_disparity
 from vggt_ros.fusion.bootstrap import Bootstrap
 from vggt_ros.fusion.calibration import DisparityFilter, SmoothingConfig
 from vggt_ros.fusion.cameras import PosedCamera, depth_view
@@ -223,5 +223,6 @@ class Reconstruction:
                 window=self.config.normal_window,
                 edge=self.config.edge,
                 range_max=self.config.range_max,
+                noise=MAD_TO_SIGMA * result.residual,
             )
         )

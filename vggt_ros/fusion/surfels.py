@@ -2,8 +2,8 @@
 """A map of oriented discs (surfels; Pfister et al. 2000, fused as by Keller et al. 2013).
 
 A pixel that sees a surfel where it measures a surface moves it, by their weights; one that measures a surface where
-there is no surfel adds one; one that sees through a surfel takes weight from it, until it is gone. The map is bounded
-by what surfels weigh and how long ago they were seen, never by their order.
+there is no surfel adds one; a surfel that several views in a row see through is gone, whatever it weighs. The map is
+bounded by what surfels weigh and how long ago they were seen, never by their order.
 """
 
 from __future__ import annotations
@@ -29,16 +29,17 @@ class SurfelConfig:
         gap: greatest distance along the ray, as a share of the depth.
         cosine: least cosine between the normals: of 30 degrees.
         see_through: a surfel nearer than the measured depth by so much (a share) is contradicted.
-        violation: weight that a contradiction takes, over that of the pixel.
+        doubts: contradictions in a row, of different views, that remove a surfel: things move. More than one, since a
+            single pixel may be grossly wrong.
         max_weight: cap of a surfel's weight, so that the map follows changes.
         unstable_weight, unstable_views: a surfel lighter than this is removed that many views after it was last seen.
-        max_surfels: bound of memory; 64 bytes each.
+        max_surfels: bound of memory; 68 bytes each.
     """
 
     gap: float = 0.05
     cosine: float = 0.866
     see_through: float = 0.1
-    violation: float = 0.5
+    doubts: int = 2
     max_weight: float = 100.0
     unstable_weight: float = 0.02
     unstable_views: int = 60
@@ -53,6 +54,7 @@ class _Arrays:
     colour: Tensor  # (N, 3) float32, 0..255
     weight: Tensor  # (N,) float32
     seen: Tensor  # (N,) int64, number of the view
+    doubts: Tensor  # (N,) int64, views that saw through it since
 
     def taken(self, which: Tensor) -> _Arrays:
         return _Arrays(*(getattr(self, part.name)[which] for part in fields(self)))
@@ -71,7 +73,7 @@ class SurfelMap:
         self.evicted = 0
         none = torch.zeros(0, device=self.device)
         three = torch.zeros(0, 3, device=self.device)
-        self._all = _Arrays(three, three, none, three, none, none.to(torch.int64))
+        self._all = _Arrays(three, three, none, three, none, none.to(torch.int64), none.to(torch.int64))
 
     def __len__(self) -> int:
         return len(self._all.weight)
@@ -105,8 +107,8 @@ class SurfelMap:
         """Merge, add and remove surfels by a view."""
         self.views += 1
         shown = render(view.camera, self._all.position, self._all.normal, self._all.radius)
-        same, through = self._compared(view, shown)
-        self._weaken(view, shown, through)
+        same = self._same(view, shown)
+        self._doubt(view)
         self._merge(view, shown, same)
         good = view.weight > 0
         # What lies close to a surfel and yet is not the same (an edge, a bend) would only roughen it.
@@ -115,15 +117,14 @@ class SurfelMap:
         self._all = self._all.joined(self._new(view, good & ~same & ~doubtful))
         age = self.views - self._all.seen
         weak = (self._all.weight < self.config.unstable_weight) & (age >= self.config.unstable_views)
-        self._all = self._all.taken(~weak & (self._all.weight > 1e-6))
+        self._all = self._all.taken(~weak & (self._all.doubts < self.config.doubts))
         self._evict()
 
-    def _compared(self, view: DepthView, shown: Rendered) -> tuple[Tensor, Tensor]:
-        """(H, W) bool each: pixel and surfel are the same surface; the pixel sees through the surfel."""
+    def _same(self, view: DepthView, shown: Rendered) -> Tensor:
+        """(H, W) bool: pixel and surfel are the same surface."""
         there = (shown.index >= 0) & (view.weight > 0)
         gap = view.depth - torch.where(there, shown.depth, view.depth)
-        same = there & (gap.abs() <= self.config.gap * view.depth) & self._facing(view, shown)
-        return same, there & (gap > self.config.see_through * view.depth)
+        return there & (gap.abs() <= max(self.config.gap, 3 * view.noise) * view.depth) & self._facing(view, shown)
 
     def _facing(self, view: DepthView, shown: Rendered) -> Tensor:
         if not len(self):
@@ -131,11 +132,16 @@ class SurfelMap:
         normal = self._all.normal[shown.index.clamp(min=0)]
         return (shown.index >= 0) & ((normal * view.normals).sum(-1) >= self.config.cosine)
 
-    def _weaken(self, view: DepthView, shown: Rendered, through: Tensor) -> None:
-        if through.any():
-            loss = segment_sums(view.weight[through][:, None], shown.index[through], len(self))[:, 0]
-            count = segment_sums(torch.ones_like(view.weight[through])[:, None], shown.index[through], len(self))[:, 0]
-            self._all.weight = (self._all.weight - self.config.violation * loss / count.clamp(min=1)).clamp(min=0)
+    def _doubt(self, view: DepthView) -> None:
+        """Count the views in a row that see past a surfel: past its centre, whatever else they show in front."""
+        own = view.camera.to_camera(self._all.position)
+        u, v = torch.round(view.camera.pixels(own)).unbind(-1)
+        z = own[:, 2]
+        inside = (z > 0) & (u >= 0) & (u < view.camera.width) & (v >= 0) & (v < view.camera.height)
+        pixel = torch.where(inside, v * view.camera.width + u, 0).to(torch.int64)
+        depth = torch.where(inside & (view.weight.view(-1)[pixel] > 0), view.depth.view(-1)[pixel], 0.0)
+        past = depth - z > max(self.config.see_through, 5 * view.noise) * depth
+        self._all.doubts = self._all.doubts + (past & (depth > 0)).to(torch.int64)
 
     def _merge(self, view: DepthView, shown: Rendered, same: Tensor) -> None:
         if not same.any():
@@ -163,6 +169,7 @@ class SurfelMap:
             torch.lerp(old.colour, mean[:, 6:9], share),
             (old.weight + torch.where(hit, gain, 0.0)).clamp(max=self.config.max_weight),
             torch.where(hit, self.views, old.seen),
+            torch.where(hit, 0, old.doubts),
         )
 
     def _new(self, view: DepthView, where: Tensor) -> _Arrays:
@@ -175,6 +182,7 @@ class SurfelMap:
             view.colour[where],
             view.weight[where],
             seen,
+            torch.zeros_like(seen),
         )
 
     def _evict(self) -> None:
@@ -191,7 +199,7 @@ class SurfelMap:
     # -- files ---------------------------------------------------------------------------------------------------------
 
     def save(self, path: Path) -> None:
-        """Write all surfels as .npz: position, normal, radius, colour, weight, seen."""
+        """Write all surfels as .npz: position, normal, radius, colour, weight, seen, doubts."""
         arrays = {part.name: getattr(self._all, part.name).cpu().numpy() for part in fields(self._all)}
         with atomic_write(path) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, **arrays)

@@ -23,6 +23,8 @@ from vggt_ros.fusion.surface import Lattice, Mesh, SurfacePoints, crossings, tet
 
 _CHUNK = 2048
 """Blocks that are worked on at a time: a million voxels."""
+_CLEARLY = 5.0
+"""Standard deviations of a depth's noise by which a view must see past a surface to contradict it."""
 _STEEPEST = 2.0
 """A distance changes by at most one voxel from voxel to voxel, here with room for noise. Beyond, the free space that
 one camera saw meets what lies behind the surface that another one saw, and there is no surface in between."""
@@ -37,14 +39,17 @@ class TsdfConfig:
         truncation: distance at which the field ends; None: 4 voxels.
         max_weight: cap of a voxel's weight.
         free_weight: weight of "seen through" over that of "surface".
-        max_blocks: bound of memory; a block takes 10 KiB. Beyond, blocks with the least weight, and of these those not
-            seen for longest, are dropped.
+        doubts: a voxel at a surface becomes free when so many views in a row see clearly through it, whatever it
+            weighs: things move. More than one, since a single pixel may be grossly wrong.
+        max_blocks: bound of memory; a block takes 10.5 KiB. Beyond, blocks with the least weight are dropped,
+            and of these those not seen for longest.
     """
 
     voxel: float = 0.02
     truncation: float | None = None
     max_weight: float = 100.0
     free_weight: float = 0.5
+    doubts: int = 2
     max_blocks: int = 50_000
 
     def __post_init__(self) -> None:
@@ -69,6 +74,7 @@ class TsdfVolume:
         self._values = torch.zeros(0, VOXELS, device=self.device)
         self._weights = torch.zeros(0, VOXELS, device=self.device)
         self._colours = torch.zeros(0, VOXELS, 3, device=self.device)
+        self._doubts = torch.zeros(0, VOXELS, dtype=torch.uint8, device=self.device)
         self._seen = torch.zeros(0, dtype=torch.int64, device=self.device)
         self._offsets = offsets(SIDE, self.device)
 
@@ -120,10 +126,12 @@ class TsdfVolume:
             self._values = torch.cat([self._values, self._values.new_zeros(grow, VOXELS)])
             self._weights = torch.cat([self._weights, self._weights.new_zeros(grow, VOXELS)])
             self._colours = torch.cat([self._colours, self._colours.new_zeros(grow, VOXELS, 3)])
+            self._doubts = torch.cat([self._doubts, self._doubts.new_zeros(grow, VOXELS)])
             self._seen = torch.cat([self._seen, self._seen.new_zeros(grow)])
         self._values[rows] = 0
         self._weights[rows] = 0
         self._colours[rows] = 0
+        self._doubts[rows] = 0
         self._seen[rows] = self.views
 
     def _update(self, some: slice, view: DepthView) -> None:
@@ -158,6 +166,17 @@ class TsdfVolume:
         self._colours[rows] += near * (colour - self._colours[rows])
         self._weights[rows] = total.clamp(max=self.config.max_weight)
         self._seen[rows] = torch.where((weight > 0).any(-1), self.views, self._seen[rows])
+        past = free & (gap > _CLEARLY * view.noise * (gap + own[:, 2]))
+        self._doubt(rows, past.view(value.shape) & (weight > 0), ~free.view(value.shape) & (weight > 0), weight)
+
+    def _doubt(self, rows: Tensor, past: Tensor, confirmed: Tensor, weight: Tensor) -> None:
+        """Count the views in a row that see past a voxel; free it when they are enough."""
+        doubts = self._doubts[rows]
+        doubts = torch.where(confirmed, 0, doubts + (past & (self._values[rows] < 1) & (doubts < 255)).to(torch.uint8))
+        freed = doubts >= self.config.doubts
+        self._values[rows] = torch.where(freed, 1.0, self._values[rows])
+        self._weights[rows] = torch.where(freed, weight, self._weights[rows])
+        self._doubts[rows] = torch.where(freed, 0, doubts)
 
     def _in_sight(self, blocks: Tensor, rows: Tensor, view: DepthView) -> tuple[Tensor, Tensor]:
         """Those of the blocks that may have a voxel in the camera's frustum: by their centre, give or take a radius."""
