@@ -60,9 +60,7 @@ def test_another_size_of_network_is_named(tmp_path: Path) -> None:
     torch.save({"backbone.pos_embed": torch.zeros(1, 197, 768)}, tmp_path / "ViTMatte_B_Com.pth")
     with torch.device("meta"):
         small = VitMatte(CONFIGS["small"])
-    with pytest.raises(
-        CheckpointError, match=r"small \(384 channels\), found those of base .*variant base"
-    ):
+    with pytest.raises(CheckpointError, match=r"small \(384 channels\), found those of base .*variant base"):
         load_checkpoint(small, tmp_path / "ViTMatte_B_Com.pth")
     torch.save({"backbone.pos_embed": torch.zeros(1, 197, 100)}, tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match=r"an unknown network \(100 channels\)"):
