@@ -6,12 +6,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from aot_runtime.errors import InputError
 from vggt_ros.fusion.cameras import PosedCamera, checked_pose
+from vggt_ros.fusion.npz import read_npz
 from vggt_ros.fusion.scale import ARBITRARY, Scale
 
 
@@ -117,11 +118,7 @@ class NpzSource:
         Raises:
             InputError: the file is unreadable or lacks a key, or a camera is not in it.
         """
-        try:
-            with np.load(self.path, allow_pickle=False) as file:
-                data: dict[str, Any] = {name: file[name] for name in file.files}
-        except (OSError, ValueError) as error:
-            raise InputError(f"expected an .npz with a bootstrap, found {error} for {self.path}") from error
+        data = read_npz(self.path, "a bootstrap")
         whole = bootstrap_from_arrays(data, self.names, str(self.path))
         return whole.subset(list(images)) if images else whole
 

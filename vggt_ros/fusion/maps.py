@@ -6,11 +6,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import torch
 
 from aot_runtime.errors import InputError
 from vggt_ros.fusion.cameras import DepthView, PosedCamera
+from vggt_ros.fusion.npz import read_npz
 from vggt_ros.fusion.render import Rendered, render
 from vggt_ros.fusion.surface import SurfacePoints
 from vggt_ros.fusion.surfels import SurfelConfig, SurfelMap
@@ -149,11 +149,7 @@ def load_map(path: Path, device: torch.device | None = None) -> FusedMap:
     Raises:
         InputError: the file is no map.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            names = set(file.files)
-    except (OSError, ValueError) as error:
-        raise InputError(f"expected a saved map, found {error} for {path}") from error
+    names = read_npz(path, "a saved map")
     if "truncation" in names:
         return TsdfFusion(TsdfVolume.load(path, device=device))
     return SurfelFusion(SurfelMap.load(path, device=device))

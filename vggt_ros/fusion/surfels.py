@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from aot_runtime.errors import InputError
-from aot_runtime.files import atomic_write
 from vggt_ros.fusion.cameras import DepthView
+from vggt_ros.fusion.npz import read_npz, write_npz
 from vggt_ros.fusion.render import Rendered, render
 
 
@@ -200,9 +200,7 @@ class SurfelMap:
 
     def save(self, path: Path) -> None:
         """Write all surfels as .npz: position, normal, radius, colour, weight, seen, doubts."""
-        arrays = {part.name: getattr(self._all, part.name).cpu().numpy() for part in fields(self._all)}
-        with atomic_write(path) as temporary, open(temporary, "wb") as file:
-            np.savez_compressed(file, **arrays)
+        write_npz(path, {part.name: getattr(self._all, part.name).cpu().numpy() for part in fields(self._all)})
 
     @classmethod
     def load(cls, path: Path, config: SurfelConfig | None = None, device: torch.device | None = None) -> SurfelMap:
@@ -212,11 +210,9 @@ class SurfelMap:
             InputError: the file is no map.
         """
         loaded = cls(config, device)
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = [file[part.name] for part in fields(_Arrays)]
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"expected saved surfels, found {error} in {path}") from error
+        names = [part.name for part in fields(_Arrays)]
+        data = read_npz(path, "saved surfels", names)
+        arrays = [data[name] for name in names]
         for array, part in zip(arrays, fields(loaded._all)):
             like = getattr(loaded._all, part.name)
             if array.shape[1:] != tuple(like.shape[1:]) or len(array) != len(arrays[0]) or not np.isfinite(array).all():

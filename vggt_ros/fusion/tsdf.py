@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from aot_runtime.errors import InputError
-from aot_runtime.files import atomic_write
 from vggt_ros.fusion.blocks import REACH, SIDE, VOXELS, BlockIndex, offsets, pack, unpack
 from vggt_ros.fusion.cameras import DepthView
+from vggt_ros.fusion.npz import read_npz, write_npz
 from vggt_ros.fusion.surface import Lattice, Mesh, SurfacePoints, crossings, tetrahedra
 
 _CHUNK = 2048
@@ -286,8 +286,7 @@ class TsdfVolume:
             "colours": self._colours[order][known],
         }
         numbers = {"voxel": np.float64(self.config.voxel), "truncation": np.float64(self.config.reach)}
-        with atomic_write(path) as temporary, open(temporary, "wb") as file:
-            np.savez_compressed(file, **{key: array.cpu().numpy() for key, array in arrays.items()}, **numbers)
+        write_npz(path, {**{key: array.cpu().numpy() for key, array in arrays.items()}, **numbers})
 
     @classmethod
     def load(cls, path: Path, config: TsdfConfig | None = None, device: torch.device | None = None) -> TsdfVolume:
@@ -296,17 +295,14 @@ class TsdfVolume:
         Raises:
             InputError: the file is no field.
         """
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                data = {name: file[name] for name in ("coords", "values", "weights", "colours")}
-                voxel, truncation = float(file["voxel"]), float(file["truncation"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"expected a saved field, found {error} in {path}") from error
+        arrays = ("coords", "values", "weights", "colours")
+        data = read_npz(path, "a saved field", (*arrays, "voxel", "truncation"))
+        voxel, truncation = float(data["voxel"]), float(data["truncation"])
         rest = config or TsdfConfig()
         told = TsdfConfig(voxel, truncation, rest.max_weight, rest.free_weight, rest.max_blocks)
         volume = cls(told, device)
         count = len(data["coords"])
-        if any(len(array) != count or not np.isfinite(array).all() for array in data.values()):
+        if any(len(data[name]) != count or not np.isfinite(data[name]).all() for name in arrays):
             raise InputError(f"expected finite arrays of one length, found others in {path}")
         voxels = torch.floor(torch.from_numpy(data["coords"]).to(volume.device) / voxel).to(torch.int64)
         block = torch.div(voxels, SIDE, rounding_mode="floor")
