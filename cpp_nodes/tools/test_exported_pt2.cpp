@@ -208,6 +208,10 @@ Result<void> run(const CommandLine& line) {
   Result<Pipeline> pipeline = load(line);
   if (!pipeline) return pipeline.error();
   if (Result<void> fits = check_sizes(line, **pipeline); !fits) return fits;
+  for (const auto& [name, model] : (*pipeline)->models()) {
+    const Verdict& verdict = model->verdict();
+    if (verdict.random_weights()) note(verdict.reason + "; " + verdict.remedy);
+  }
   for (const std::string& text : (*pipeline)->warnings())
     note(text);
   Json told = Json::object();

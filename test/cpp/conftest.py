@@ -33,6 +33,12 @@ def run_cpp() -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
+@pytest.fixture(scope="session")
+def recordings(shared: Path) -> Path:
+    """Small real recordings of events."""
+    return shared / "data" / "events"
+
+
 def _fixtures_of_f3() -> ModuleType:
     """test/f3_ros/conftest.py, whose artifacts the C++ pipelines run too."""
     path = Path(__file__).resolve().parent.parent / "f3_ros" / "conftest.py"

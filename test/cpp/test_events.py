@@ -4,21 +4,19 @@
 from __future__ import annotations
 
 import itertools
-import json
-import struct
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from cpp_events import Answer, Compared, Item, Rows, Step, assert_events, to_bytes
 
 from f3_ros.events.binning import events_to_tensor
 from f3_ros.events.codecs import ENCODINGS, encode_evt2, encode_evt21, encode_mono
 from f3_ros.events.packet_decoder import PacketDecoder
 from f3_ros.events.readers import open_events
-from f3_ros.events.summary import summarise
 from f3_ros.events.types import Events, Packet
 from f3_ros.events.windows import EventWindower, WindowConfig
 
@@ -29,12 +27,6 @@ BAGS = {
     "libcaer_cmp": "bag_libcaer_cmp_davis346_mcap",
     "mono": "bag_mono_sqlite3",
 }
-NONE = -(1 << 63)
-
-
-@pytest.fixture(scope="session")
-def recordings(shared: Path) -> Path:
-    return shared / "data" / "events"
 
 
 @pytest.fixture(scope="session")
@@ -44,120 +36,6 @@ def bag_packets(recordings: Path) -> Callable[[str], list[Packet]]:
             return list(reader.packets())
 
     return read
-
-
-# What goes to the C++ program, and what comes back
-
-
-@dataclass
-class Step:
-    """Events given to the windower directly."""
-
-    events: Events
-    time_us: int | None
-    gap: bool
-
-
-Item = Packet | Step | str
-"""A packet, a step, "R" (reset of the decoder) or "F" (flush of the windower)."""
-
-
-def to_bytes(item: Item) -> bytes:
-    if isinstance(item, str):
-        return item.encode()
-    if isinstance(item, Step):
-        e = item.events
-        time = NONE if item.time_us is None else item.time_us
-        head = b"E" + struct.pack("<qBQ", time, item.gap, len(e))
-        return head + e.x.tobytes() + e.y.tobytes() + e.t.tobytes() + e.p.tobytes()
-    payload = bytes(item.events)
-    name = item.encoding.encode()
-    return (
-        b"P"
-        + struct.pack(
-            "<qIIQQBB", item.stamp_ns, item.width, item.height, item.seq, item.time_base, item.is_bigendian, len(name)
-        )
-        + name
-        + struct.pack("<I", len(payload))
-        + payload
-    )
-
-
-class Answer:
-    """Reads the program's output."""
-
-    def __init__(self, path: Path) -> None:
-        self._data, self._at = path.read_bytes(), 0
-
-    def take(self, layout: str) -> tuple[Any, ...]:
-        values = struct.unpack_from(layout, self._data, self._at)
-        self._at += struct.calcsize(layout)
-        return values
-
-    def array(self, dtype: str, n: int) -> np.ndarray:
-        values = np.frombuffer(self._data, dtype, n, self._at)
-        self._at += values.nbytes
-        return values
-
-    def events(self) -> Events:
-        (n,) = self.take("<Q")
-        return Events(self.array("<u2", n), self.array("<u2", n), self.array("<i8", n), self.array("u1", n))
-
-    def packet(self) -> tuple[int | None, bool, bool, Events, list[tuple[int, int, int]]]:
-        letter, time, gap, reset = self.take("<cqBB")
-        assert letter == b"P"
-        events = self.events()
-        (n,) = self.take("<Q")
-        triggers = [self.take("<qBB") for _ in range(n)]
-        return None if time == NONE else time, bool(gap), bool(reset), events, triggers
-
-    def window(self) -> tuple[int, int, bool, int, Events, np.ndarray]:
-        letter, start, end, complete, received = self.take("<cqqBQ")
-        assert letter == b"W"
-        events = self.events()
-        (n,) = self.take("<Q")
-        return start, end, bool(complete), received, events, self.array("<f4", n)
-
-    def counters(self) -> dict[str, int]:
-        letter, n = self.take("<cQ")
-        assert letter == b"C"
-        text = bytes(self.array("u1", n)).decode()
-        assert self._at == len(self._data)
-        return {name: int(value) for name, value in (line.rsplit(" ", 1) for line in text.splitlines())}
-
-
-def assert_events(found: Events, expected: Events) -> None:
-    for name in "xytp":
-        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
-
-
-@dataclass
-class Rows:
-    """How windows become rows: arguments of `events_to_tensor` by the names of the C++ program."""
-
-    width: int
-    height: int
-    bins: int = 20
-    rule: str = "deployment"
-    with_polarity: bool = True
-    model_size: tuple[int, int] | None = None
-
-    def settings(self) -> dict[str, object]:
-        size = self.model_size or (0, 0)
-        return {
-            "width": self.width, "height": self.height, "bins": self.bins, "rule": self.rule,
-            "with_polarity": int(self.with_polarity), "model_width": size[0], "model_height": size[1],
-        }  # fmt: skip
-
-
-@dataclass
-class Compared:
-    """What was seen to be equal, so that a test can tell it was not empty."""
-
-    events: int = 0
-    windows: int = 0
-    rows: int = 0
-    counters: dict[str, int] = field(default_factory=dict)
 
 
 @pytest.fixture
@@ -387,91 +265,3 @@ def test_thinning_keeps_the_same_events(n, limit, method, compare):
     events = Events(x.astype(np.uint16), y.astype(np.uint16), t, p.astype(np.uint8))
     for seed in (42, 0, 1 << 40):
         compare([Step(events, None, False), "F"], max_events=limit, thinning=method, seed=seed, mode="count", count=n)
-
-
-# Files
-
-
-@pytest.fixture(scope="session")
-def plugins() -> dict[str, str]:
-    """Where the compression filters of DSEC's files are."""
-    hdf5plugin = pytest.importorskip("hdf5plugin", reason="hdf5plugin is not installed")
-    return {"HDF5_PLUGIN_PATH": str(hdf5plugin.PLUGIN_PATH)}
-
-
-FILES = (
-    "evt3_gen41_1280x720.raw",
-    "evt2_gen31_640x480.raw",
-    "evt21_genx320_order_reencoded.raw",
-    "evt21_imx636_order_reencoded.raw",
-    "m3ed_layout_gen41_1280x720.h5",
-    "dsec_layout_gen31_640x480/events.h5",
-    "synthetic/room_seed1_346x260.h5",
-)
-
-
-@pytest.mark.parametrize("file", FILES)
-@pytest.mark.parametrize("part", [(0, None), (2000, 3000), (10_000_000, None)], ids=["whole", "part", "beyond"])
-def test_files_give_the_same_events(file, part, recordings, run_cpp, plugins, tmp_path):
-    start, duration = part
-    out = tmp_path / "events.bin"
-    run_cpp("test/events/dump_events", "file", recordings / file, out, f"start_us={start}",
-            f"duration_us={'none' if duration is None else duration}", "chunk=3000", env=plugins)  # fmt: skip
-    answer = Answer(out)
-    first, _, _, events, _ = answer.packet()
-    with open_events(recordings / file) as reader:
-        assert first == reader.t_first_us
-        chunks = list(reader.chunks(start, duration))
-        assert_events(events, Events.concatenate(chunks))
-        counters = answer.counters()
-        assert (counters["width"], counters["height"]) == (reader.width, reader.height)
-
-
-def test_a_missing_filter_is_named(recordings, run_cpp, tmp_path):
-    failed = run_cpp("test/events/dump_events", "file", recordings / "dsec_layout_gen31_640x480" / "events.h5",
-                     tmp_path / "out", env={"HDF5_PLUGIN_PATH": str(tmp_path)}, fails=True)  # fmt: skip
-    assert "compression filter blosc, found one without it for /events/t of" in failed.stderr
-    assert "set HDF5_PLUGIN_PATH to a folder with that filter" in failed.stderr
-
-
-# Tools
-
-
-@pytest.mark.parametrize("file", FILES)
-@pytest.mark.parametrize("part", [(0.0, None), (0.002, 0.003)], ids=["whole", "part"])
-def test_event_info_tells_what_python_tells(file, part, recordings, run_cpp, plugins):
-    start, duration = part
-    words = ["--start", start, *([] if duration is None else ["--duration", duration])]
-    told = json.loads(run_cpp("tools/event_info", recordings / file, "--json", *words, env=plugins).stdout)
-    with open_events(recordings / file) as reader:
-        expected = summarise(reader, round(start * 1e6), None if duration is None else round(duration * 1e6)).to_dict()
-    for name in told.keys() - {"metadata", "per_ms", "rate_per_s", "n_triggers", "dropped"}:
-        assert told[name] == expected[name], name
-    assert told["per_ms"] == pytest.approx(expected["per_ms"])
-    assert told["rate_per_s"] == pytest.approx(expected["rate_per_s"])
-    if duration is None:
-        assert (told["n_triggers"], told["dropped"]) == (expected["n_triggers"], expected["dropped"])
-    for name in told["metadata"].keys() - {"t_offset_us"}:
-        assert told["metadata"][name] == expected["metadata"][name]
-
-
-def test_tools_say_what_is_wrong(recordings, run_cpp, tmp_path):
-    assert "no file at /no/such" in run_cpp("tools/event_info", "/no/such", fails=True).stderr
-    assert "found --speed" in run_cpp("tools/event_info", "x", "--speed", fails=True).stderr
-    assert "expected a recording, found none" in run_cpp("tools/event_info", fails=True).stderr
-    assert (
-        "seconds from 0 on for --start, found 'x'" in run_cpp("tools/event_info", "a", "--start=x", fails=True).stderr
-    )
-    assert "usage: event_info FILE" in run_cpp("tools/event_info", "--help").stdout
-    evt2 = recordings / "evt2_gen31_640x480.raw"
-    assert "found raw evt2" in run_cpp("tools/decode_benchmark", evt2, fails=True).stderr
-
-
-def test_decode_benchmark_measures(recordings, run_cpp):
-    told = json.loads(run_cpp("tools/decode_benchmark", recordings / "evt3_gen41_1280x720.raw", "--repeats", 2,
-                              "--runs", 1, "--window-us", 1000, "--json").stdout)  # fmt: skip
-    assert told["events"] == 2 * 219_596
-    assert told["bytes_per_event"] == pytest.approx(2.8137, abs=1e-3)
-    assert len(told["mev_per_s"]) == 4
-    for rate in told["mev_per_s"].values():
-        assert 0 < rate["median"] <= rate["best"]

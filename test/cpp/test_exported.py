@@ -31,7 +31,7 @@ def artifacts(f3_artifact, stand_in_head) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def recordings(shared, tmp_path_factory) -> dict[str, Path]:
+def small_recordings(shared, tmp_path_factory) -> dict[str, Path]:
     """A real recording on the frame of the tiny network, in the layout of M3ED and as .raw."""
     with open_events(shared / "data" / "events" / "bag_evt3_gen31_sqlite3") as reader:
         e = Events.concatenate(list(reader.chunks()))
@@ -48,12 +48,12 @@ def flags(artifacts: dict[str, Path]) -> list[Any]:
 
 
 @pytest.mark.parametrize(("kind", "time_ms"), [("h5", 300), ("h5", 146), ("raw", 100), ("raw", 7)])
-def test_pictures_and_numbers_are_pythons(kind, time_ms, artifacts, recordings, run_cpp, tmp_path):
+def test_pictures_and_numbers_are_pythons(kind, time_ms, artifacts, small_recordings, run_cpp, tmp_path):
     cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed")
     words = [*flags(artifacts), "--time_ms", time_ms, "--runs", "0"]
-    mine = run_cpp(TOOL, *words, f"--{kind}_file", recordings[kind], "--output", tmp_path / "cpp", "--json", "-")
+    mine = run_cpp(TOOL, *words, f"--{kind}_file", small_recordings[kind], "--output", tmp_path / "cpp", "--json", "-")
     told = json.loads(mine.stdout)
-    python = [*map(str, words), "--events", str(recordings[kind]), "--output", str(tmp_path / "python")]
+    python = [*map(str, words), "--events", str(small_recordings[kind]), "--output", str(tmp_path / "python")]
     assert run_exported.main([*python, "--json", str(tmp_path / "python.json")]) == 0
     expected = json.loads((tmp_path / "python.json").read_text())
     for name in ("time_ms", "events", "events_used", "complete", "recording", "models"):
@@ -72,8 +72,8 @@ def test_pictures_and_numbers_are_pythons(kind, time_ms, artifacts, recordings, 
             assert differs.max() == 0
 
 
-def test_every_stage_is_measured(artifacts, recordings, run_cpp, tmp_path):
-    words = [*flags(artifacts), "--h5-file", recordings["h5"], "--time-ms", 300, "--output", tmp_path]
+def test_every_stage_is_measured(artifacts, small_recordings, run_cpp, tmp_path):
+    words = [*flags(artifacts), "--h5-file", small_recordings["h5"], "--time-ms", 300, "--output", tmp_path]
     table = run_cpp(TOOL, *words, "--runs", 3, "--warmup-runs", 1).stdout
     stages = ["event upload", "F3", "resize", "depth", "flow", "F3 + depth", "F3 + flow", "all"]
     assert [line.split("  ")[0] for line in table.splitlines()[1:9]] == stages
@@ -104,13 +104,23 @@ def test_without_a_recording_the_self_tests_events_are_used(artifacts, run_cpp):
         (["--speed", "3"], "found --speed"),
     ],
 )
-def test_contradictions_are_refused(words, message, artifacts, recordings, run_cpp, tmp_path):
-    given = [*flags(artifacts), "--h5_file", recordings["h5"], "--output", tmp_path, "--time_ms", 300, "--runs", 0]
+def test_contradictions_are_refused(words, message, artifacts, small_recordings, run_cpp, tmp_path):
+    given = [
+        *flags(artifacts),
+        "--h5_file",
+        small_recordings["h5"],
+        "--output",
+        tmp_path,
+        "--time_ms",
+        300,
+        "--runs",
+        0,
+    ]
     assert message in run_cpp(TOOL, *given, *words, fails=True).stderr
 
 
-def test_times_outside_are_refused_in_pythons_words(artifacts, recordings, run_cpp, capsys, tmp_path):
-    given = [*map(str, flags(artifacts)), "--events", str(recordings["raw"]), "--time_ms", "5000", "--runs", "0"]
+def test_times_outside_are_refused_in_pythons_words(artifacts, small_recordings, run_cpp, capsys, tmp_path):
+    given = [*map(str, flags(artifacts)), "--events", str(small_recordings["raw"]), "--time_ms", "5000", "--runs", "0"]
     mine = run_cpp(TOOL, *given, fails=True).stderr.splitlines()[-1]
     assert run_exported.main(given) == 2
     assert mine == capsys.readouterr().err.splitlines()[-1]
