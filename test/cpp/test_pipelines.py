@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from cpp_programs import find_program, run_json
-from small_artifacts import small_aliked, small_depth
+from small_artifacts import small_aliked, small_depth, with_manifest
 
 from aliked_ros.pipeline import AlikedPipeline
 from aliked_ros.tracking import Tracker
@@ -59,6 +59,20 @@ def array(folder: Path, index: int, name: str, dtype: Any = np.float32) -> np.nd
     return np.frombuffer((folder / f"{index}_{name}.bin").read_bytes(), dtype)
 
 
+@pytest.fixture
+def depth_with(artifact_cache: Path, tmp_path: Path) -> Callable[..., Path]:
+    """depth_with(**preprocessing): the small relative network with other preprocessing in its manifest."""
+
+    def make(**preprocessing: Any) -> Path:
+        return with_manifest(
+            small_depth(artifact_cache),
+            tmp_path / "depth.pt2",
+            lambda document: document["preprocessing"].update(preprocessing),
+        )
+
+    return make
+
+
 # -- depth -------------------------------------------------------------------------------------------------------------
 
 
@@ -104,7 +118,7 @@ def compare_depth(
 @pytest.mark.parametrize("resize", ["stretch", "keep_aspect"])
 def test_relative_depth(
     run_pipeline: Callable[..., dict[str, Any]],
-    artifact_cache: Path,
+    depth_with: Callable[..., Path],
     tmp_path: Path,
     picture: Images,
     resize: str,
@@ -115,7 +129,7 @@ def test_relative_depth(
     results = compare_depth(
         run_pipeline,
         tmp_path,
-        small_depth(artifact_cache, resize=resize),
+        depth_with(resize=resize),
         images,
         matrix,
         output_resolution=resolution,
@@ -128,7 +142,7 @@ def test_relative_depth(
 def test_metric_depth_within_a_range(
     run_pipeline: Callable[..., dict[str, Any]], artifact_cache: Path, tmp_path: Path, picture: Images
 ) -> None:
-    artifact = small_depth(artifact_cache, kind="metric")
+    artifact = small_depth(artifact_cache, 20.0)
     image = picture("piazza_san_marco_1")
     depth = ImageDepthPipeline(artifact).process(image).depth
     (result,) = compare_depth(
@@ -138,9 +152,9 @@ def test_metric_depth_within_a_range(
 
 
 def test_disparity_becomes_metres(
-    run_pipeline: Callable[..., dict[str, Any]], artifact_cache: Path, tmp_path: Path, picture: Images
+    run_pipeline: Callable[..., dict[str, Any]], depth_with: Callable[..., Path], tmp_path: Path, picture: Images
 ) -> None:
-    artifact = small_depth(artifact_cache, kind="disparity", focal_baseline=386.0)
+    artifact = depth_with(kind="disparity", focal_baseline=386.0)
     image = picture("tum_1311868170")
     for options, kind in (({}, "metric"), ({"focal_baseline": 100.0, "max_range": 500.0}, "metric")):
         (result,) = compare_depth(run_pipeline, tmp_path, artifact, [image], **options)
@@ -150,12 +164,43 @@ def test_disparity_becomes_metres(
 def test_another_family_is_refused_in_the_same_words(
     run_pipeline: Callable[..., dict[str, Any]], artifact_cache: Path, shared: Path, picture: Images
 ) -> None:
-    depth, aliked = small_depth(artifact_cache, resize="stretch"), small_aliked(artifact_cache, shared)
+    depth, aliked = small_depth(artifact_cache), small_aliked(artifact_cache, shared)
     image = picture("kitti_000100")
     for pipeline, artifact, opens in (("depth", aliked, ImageDepthPipeline), ("aliked", depth, AlikedPipeline)):
         with pytest.raises(AotError) as caught:
             opens(artifact)
         assert run_pipeline(pipeline, artifact, [image])["error"] == str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "preprocessing",
+    [
+        {"colour_order": "BGR"},
+        {"interpolation": None},
+        {"resize": 3},
+        {"kind": "height"},
+        {"input": "f3_features"},
+        {"size": [42, 42]},
+        {"size": [10**9, 10**9]},
+        {"size": [42]},
+        {"mean": ["a", 0, 0]},
+        {"std": [1, 1, 0]},
+        {"scale": None},
+    ],
+)
+def test_preprocessing_that_is_not_known(
+    run_pipeline: Callable[..., dict[str, Any]],
+    depth_with: Callable[..., Path],
+    picture: Images,
+    preprocessing: dict[str, Any],
+) -> None:
+    artifact = depth_with(**preprocessing)
+    with pytest.raises(AotError) as caught:
+        ImageDepthPipeline(artifact)
+    told = run_pipeline("depth", artifact, [picture("kitti_000100")])["error"]
+    # Python adds what its own conversion said, in brackets.
+    assert told.split(", found")[0] == caught.value.reason.split(", found")[0]
+    assert told.endswith(caught.value.remedy)
 
 
 # -- ALIKED ------------------------------------------------------------------------------------------------------------

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 from cpp_programs import find_program, run_json
-from small_artifacts import two_outputs
+from small_artifacts import two_outputs, with_manifest
 
-from aot_runtime.backends import onnx_file, package
+from aot_runtime.backends import onnx_file
 from aot_runtime.compiled_model import CompiledModel, load_model
 from aot_runtime.errors import AotError
 from aot_runtime.files import sha256_file
@@ -47,14 +47,6 @@ def model(artifact: Path) -> CompiledModel:
 def own(artifact: Path, tmp_path: Path) -> Path:
     """A copy of the artifact, to be spoiled."""
     return Path(shutil.copy(artifact, tmp_path / "own.pt2"))
-
-
-def with_manifest(source: Path, target: Path, change: Callable[[dict[str, Any]], None]) -> Path:
-    """A copy of a package with another manifest."""
-    document = json.loads(package.read_manifest_json(source))
-    change(document)
-    package.write_with_manifest(source, target, json.dumps(document))
-    return target
 
 
 def given(folder: Path, **arrays: np.ndarray) -> list[str]:
@@ -239,14 +231,17 @@ def test_mutated_manifests_are_judged_in_the_same_words(run_artifact: Run, tmp_p
     graph = tmp_path / "graph"
     graph.write_bytes(b"\x3a\x01g")  # field 7, one byte
     rng = random.Random(1)
+    documents, paths = [], []
+    for index in range(400):
+        documents.append(copy.deepcopy(base))
+        mutate(documents[-1], rng)
+        paths.append(tmp_path / f"{index}.onnx")
+        onnx_file.write_with_manifest(graph, paths[-1], json.dumps(documents[-1]))
+    others = [argument for path in paths[1:] for argument in ("--artifact", path)]
+    told = run_artifact(paths[0], "--judge", *others)["verdicts"]
     codes = set()
-    for _ in range(150):
-        document = copy.deepcopy(base)
-        mutate(document, rng)
-        path = tmp_path / "m.onnx"
-        onnx_file.write_with_manifest(graph, path, json.dumps(document))
+    for document, path, found in zip(documents, paths, told, strict=True):
         expected = judge(path, "cpu")
-        found = run_artifact(path, "--judge")["verdict"]
         codes.add(expected.code)
         if expected.ok and found["code"] == "RUNTIME_MISSING":
             continue  # a C++ build without ONNX Runtime

@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from aot_runtime.backends import package
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -18,8 +21,8 @@ def cached(folder: Path, name: str, suffix: str, packages: tuple[str, ...], make
 
     host = this_host()
     digest = hashlib.sha256(repr((host.torch, sorted(host.cpu_flags))).encode())
-    for package in packages:
-        for file in sorted((ROOT / package).rglob("*.py")):
+    for folder_name in packages:
+        for file in sorted((ROOT / folder_name).rglob("*.py")):
             digest.update(file.read_bytes())
     digest.update(Path(__file__).read_bytes())
     path = folder / f"{name}_{digest.hexdigest()[:20]}{suffix}"
@@ -68,21 +71,20 @@ def two_outputs(folder: Path, suffix: str = ".pt2") -> Path:
     )
 
 
-def small_depth(folder: Path, **options: Any) -> Path:
-    """Depth Anything V2 of RGB images with four blocks and random weights, 42 x 56; `options` of export_dav2."""
+def small_depth(folder: Path, max_depth: float | None = None) -> Path:
+    """Depth Anything V2 of RGB images with four blocks and random weights, 42 x 56; metric with a `max_depth`."""
     import torch
 
     from aot_runtime.manifest import CheckpointInfo
     from depth_ros.export_dav2 import export_dav2
     from depth_ros.model.depth_anything import DepthAnythingV2, DepthConfig
 
-    max_depth = 20.0 if options.get("kind") == "metric" else None
     torch.manual_seed(5)
     config = DepthConfig("tiny", 24, 4, 2, (0, 1, 2, 3), 8, (8, 8, 8, 8), max_depth=max_depth, image_size=56)
     network = DepthAnythingV2(config).eval()
     return cached(
         folder,
-        "small_depth_" + "_".join(str(value) for value in options.values()),
+        f"small_depth_{max_depth}",
         ".pt2",
         ("aot_runtime/backends", "depth_ros/model"),
         lambda path: export_dav2(
@@ -91,10 +93,18 @@ def small_depth(folder: Path, **options: Any) -> Path:
             height=42,
             width=56,
             checkpoint=CheckpointInfo.random(5),
+            kind="relative" if max_depth is None else "metric",
             progress=False,
-            **options,
         ),
     )
+
+
+def with_manifest(source: Path, target: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """A copy of a `.pt2` with another manifest."""
+    document = json.loads(package.read_manifest_json(source))
+    change(document)
+    package.write_with_manifest(source, target, json.dumps(document))
+    return target
 
 
 def small_aliked(folder: Path, shared: Path, top_k: int = 150) -> Path:

@@ -81,6 +81,8 @@ class AlikedPipeline {
   AlikedPipeline(std::unique_ptr<Model> model, const AlikedOptions& options);
   Result<void> read_manifest();
   Result<Tensors> run_network(const cv::Mat& canvas);
+  /// The keypoints that are kept, in pixels of the image, of outputs in host memory.
+  AlikedResult select(const Tensors& outputs, const Placement& placement, double limit) const;
 
   std::unique_ptr<Model> model_;
   AlikedOptions options_;

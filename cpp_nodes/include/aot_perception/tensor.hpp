@@ -57,6 +57,8 @@ class Tensor {
   /// No elements, float32, shape (0,).
   Tensor();
   /// New zeros in host memory, aligned to 64 bytes. Sizes below 0 count as 0.
+  ///
+  /// As every container it throws std::bad_alloc where there is no memory; zeros_on() of device_memory.hpp does not.
   static Tensor zeros(DType dtype, Shape shape);
   /// Memory of somebody else.
   ///

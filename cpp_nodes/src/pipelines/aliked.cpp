@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <new>
 #include <opencv2/core.hpp>
 #include <opencv2/imgproc.hpp>
 #include <utility>
@@ -190,8 +191,16 @@ Result<AlikedResult> AlikedPipeline::process(const cv::Mat& image, std::optional
   if (!canvas) return canvas.error();
   const Result<Tensors> outputs = run_network(*canvas);
   if (!outputs) return outputs.error();
-  const Tensor &points = outputs->at("keypoints"), &scores = outputs->at("scores");
-  const Tensor &peaks = outputs->at("peak_scores"), &descriptors = outputs->at("descriptors");
+  try {
+    return select(*outputs, placement, limit);
+  } catch (const std::bad_alloc&) {
+    return Error{"expected memory for keypoints, found none left", ""};
+  }
+}
+
+AlikedResult AlikedPipeline::select(const Tensors& outputs, const Placement& placement, double limit) const {
+  const Tensor &points = outputs.at("keypoints"), &scores = outputs.at("scores");
+  const Tensor &peaks = outputs.at("peak_scores"), &descriptors = outputs.at("descriptors");
   const auto dim = static_cast<std::size_t>(descriptor_dim_);
   const auto lowest = static_cast<float>(std::max(0.0, limit));
   AlikedResult result;

@@ -109,7 +109,9 @@ Result<void> ImageDepthPipeline::read_manifest() {
   }
   const auto size = numbers(told, "size", 2), mean = numbers(told, "mean", 3), std = numbers(told, "std", 3);
   const bool has_scale = told.contains("scale") && told["scale"].is_number();
-  if (!size || !mean || !std || !has_scale || *std::min_element(std->begin(), std->end()) <= 0.0) {
+  const bool has_size = size && *std::min_element(size->begin(), size->end()) >= 1.0 &&
+                        *std::max_element(size->begin(), size->end()) <= std::numeric_limits<int>::max();
+  if (!has_size || !mean || !std || !has_scale || *std::min_element(std->begin(), std->end()) <= 0.0) {
     return Error{"expected size, scale, mean and std in the manifest's preprocessing, found " +
                      first_characters(python_repr(told, 2000), 500) + " in " + path,
                  kExportAgain};
@@ -234,13 +236,15 @@ Result<DepthResult> ImageDepthPipeline::process(const cv::Mat& rgb,
   if (Result<Tensor> prepared = prepare(rgb, layout); !prepared) return prepared.error();
   Result<cv::Mat> raw = run_network(layout);
   if (!raw) return raw.error();
-  DepthResult result = interpret(std::move(*raw));
+  Result<DepthResult> done = guarded("memory for depth", [&]() -> Result<DepthResult> { return interpret(*raw); });
+  if (!done) return done;
+  DepthResult& result = *done;
   result.grid = PixelMap::half_pixel(layout.image, layout.inner);
   if (options_.output_resolution == "image") {
     result.grid = result.grid.then(PixelMap::align_corners(layout.inner, layout.image));
   }
   if (camera_matrix) result.camera_matrix = result.grid.applied_to(*camera_matrix);
-  return result;
+  return done;
 }
 
 }  // namespace aot_perception

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // For tests in Python: loads an artifact, runs it on given tensors, and tells what happened as JSON.
 //
-//   run_artifact --artifact F [--device cpu] [--allow-list F] [--no-self-test] [--judge] [--cuda-graph]
+//   run_artifact --artifact F... [--device cpu] [--allow-list F] [--no-self-test] [--judge] [--cuda-graph]
 //                [--size dim=N]... [--input name=dtype:2,3:FILE]... [--golden] [--output-folder D]
 //
-// Tensors are files of their bytes. On stdout: {"verdict": {...}, "error": "...", "outputs": {name: {dtype, shape}}}.
+// Tensors are files of their bytes. On stdout: {"verdict": {...}, "error": "...", "outputs": {name: {dtype, shape}}};
+// with --judge, which loads nothing, "verdicts" has one for each artifact.
 #include <cstring>
 #include <fstream>
 #include <iostream>
@@ -20,7 +21,8 @@ namespace {
 using namespace aot_perception;
 
 struct Arguments {
-  std::string artifact, output_folder;
+  std::vector<std::string> artifacts;
+  std::string output_folder;
   LoadOptions options;
   bool judge_only = false;
   bool golden = false;
@@ -51,7 +53,7 @@ Result<Arguments> parse(int argc, char** argv) {
     if (i + 1 >= argc) return Error{"expected a value after " + flag, ""};
     const std::string value = argv[++i];
     if (flag == "--artifact") {
-      arguments.artifact = value;
+      arguments.artifacts.push_back(value);
     } else if (flag == "--device") {
       const Result<Device> device = Device::parse(value);
       if (!device) return device.error();
@@ -92,21 +94,24 @@ Result<void> read_input(const std::string& text, Tensors& tensors) {
   return {};
 }
 
+nlohmann::json as_json(const Verdict& verdict) {
+  return {{"kind", verdict.kind}, {"code", verdict.code}, {"reason", verdict.reason}, {"remedy", verdict.remedy}};
+}
+
 Result<void> run(const Arguments& arguments, nlohmann::json& told) {
-  Verdict verdict;
-  const auto tell = [&] {
-    told["verdict"] = {
-        {"kind", verdict.kind}, {"code", verdict.code}, {"reason", verdict.reason}, {"remedy", verdict.remedy}};
-  };
+  if (arguments.artifacts.empty()) return Error{"expected --artifact, found none", ""};
   if (arguments.judge_only) {
     JudgeOptions judging;
     judging.allow_list = arguments.options.allow_list;
-    verdict = judge(arguments.artifact, arguments.options.device, judging);
-    tell();
+    for (const std::string& artifact : arguments.artifacts) {
+      told["verdicts"].push_back(as_json(judge(artifact, arguments.options.device, judging)));
+    }
+    told["verdict"] = told["verdicts"].back();
     return {};
   }
-  const Result<std::unique_ptr<Model>> model = load_model(arguments.artifact, arguments.options, &verdict);
-  tell();
+  Verdict verdict;
+  const Result<std::unique_ptr<Model>> model = load_model(arguments.artifacts.back(), arguments.options, &verdict);
+  told["verdict"] = as_json(verdict);
   if (!model) return model.error();
   Tensors inputs;
   if (arguments.golden) {
