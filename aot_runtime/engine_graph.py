@@ -27,7 +27,7 @@ def make_graph(
 
     graph = scratch / "graph.onnx"
     if precision in _CAST:
-        _require_inline(source, precision)
+        outside = onnx_file.external_file(source) is not None
         simulated = scratch / "simulated.onnx"
         for target, simulate in ((graph, False), (simulated, True)):
             model = onnx.load(str(source))
@@ -37,7 +37,11 @@ def make_graph(
                     f"expected convolutions or matrix products to cast, found none in {source}",
                     "build with --precision fp32",
                 )
-            onnx.save(model, str(target))
+            if outside:
+                # Above protobuf's 2 GB in float32 means above it in the simulation too.
+                onnx.save(model, str(target), save_as_external_data=True, location=f"{target.name}.data")
+            else:
+                onnx.save(model, str(target))
         return graph, simulated
     samples = list(options.samples)
     if not samples:
@@ -46,11 +50,3 @@ def make_graph(
         samples = read_samples(options.calib_data, manifest.inputs, manifest.dims, options.calib_batches)
     quantise.quantise(source, graph, precision, samples, tool=options.quantiser, exclude=options.quantise_exclude)
     return graph, graph
-
-
-def _require_inline(source: Path, precision: str) -> None:
-    if onnx_file.external_file(source) is not None:
-        raise ExportError(
-            f"expected an ONNX file with its weights inside to cast to {precision}, found weights beside {source}",
-            f"export the network itself with --precision {precision}",
-        )

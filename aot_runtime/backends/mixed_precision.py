@@ -18,6 +18,8 @@ from aot_runtime.errors import ExportError
 if TYPE_CHECKING:
     import onnx
 
+# Shape inference reads the values of shapes, axes and the like, never those of weights.
+_SMALL_WEIGHT = 1 << 16
 # TensorRT-RTX 1.7 has no bf16 deconvolution ("could not infer output types").
 PRODUCTS = {
     "fp16": frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"}),
@@ -58,7 +60,7 @@ class _Casting:
         self._suffix = suffix
         self._simulate = simulate
         self._weights = {tensor.name: tensor for tensor in model.graph.initializer}
-        self._types = _element_types(onnx.shape_inference.infer_shapes(model))
+        self._types = _element_types(onnx.shape_inference.infer_shapes(_without_large_weights(model)))
         self._nodes: list[onnx.NodeProto] = []
         self._casted: dict[str, str] = {}
 
@@ -159,6 +161,25 @@ def _used_names(graph: onnx.GraphProto) -> list[str]:
                 if inner.node:
                     names.extend(_used_names(inner))
     return names
+
+
+def _without_large_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph for shape inference, which cannot take models above protobuf's 2 GB: large weights become inputs."""
+    import onnx
+    from onnx import helper
+
+    light = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+    source, graph = model.graph, light.graph
+    graph.name = source.name
+    for name in ("node", "input", "output", "value_info", "sparse_initializer"):
+        getattr(graph, name).extend(getattr(source, name))
+    declared = {value.name for value in source.input}
+    for tensor in source.initializer:
+        if tensor.ByteSize() <= _SMALL_WEIGHT:
+            graph.initializer.append(tensor)
+        elif tensor.name not in declared:
+            graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
+    return light
 
 
 def _element_types(model: onnx.ModelProto) -> dict[str, int]:
