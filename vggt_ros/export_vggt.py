@@ -365,7 +365,7 @@ def _run(options: argparse.Namespace, command: list[str]) -> int:
             summary.append(options.summary, row)
         if error is not None and not options.all_precisions:
             raise error
-    if options.all_precisions:
+    if options.all_precisions or (options.summary is not None and options.runs):
         summary.show(rows)
     return 0 if any(not row.refused for row in rows) else 2
 
@@ -489,11 +489,11 @@ def _export_one(
         engine_options=_engine_options(options, path, precision, cams),
         rebuild_command=command,
     )
-    row = summary.measure(
-        path, manifest, options.quant_mode, device, runs=options.runs, warmup_runs=options.warmup_runs
-    )
+    _free_memory()
+    timed = options.runs if options.all_precisions or options.summary is not None else 0
+    row = summary.measure(path, manifest, options.quant_mode, device, runs=timed, warmup_runs=options.warmup_runs)
     print(f"wrote {path} ({row.file_mb:.1f} MB)")
-    if options.runs and not options.all_precisions:
+    if options.runs and not timed:
         print_latency(path, device, options.runs, options.warmup_runs)
     return row
 
@@ -515,6 +515,17 @@ def _engine_options(
         folder, count, options.height, options.width, batches=engine.calib_batches, seed=options.calib_seed
     )
     return replace(engine, samples=samples, calib_data=None)
+
+
+def _free_memory() -> None:
+    """Give back what the export held on a GPU, so that the memory of the artifact alone is measured."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _say(text: str) -> None:
