@@ -54,7 +54,7 @@ def test_every_argument_is_declared_and_used(name: str) -> None:
     used = set(re.findall(r'(?:typed|LaunchConfiguration)\("(\w+)"', (ROOT / "launch" / name).read_text()))
     assert used <= declared
     by_all = {"name", "namespace", "log_level"}  # in aot_runtime/ros/launching.py
-    assert declared - used <= by_all | {"implementation"}
+    assert declared - used <= by_all | {"implementation", "use_composition", "container_name"}
     assert by_all - {"name"} <= declared
 
 
@@ -96,3 +96,68 @@ def test_f3_launches_heads_and_calibration() -> None:
     for topic in ("~/events", "~/event_camera_info"):
         assert f'("{topic}", LaunchConfiguration("{topic[2:]}"))' in text
         assert f'"{topic}"' in node
+
+
+COMPONENTS = {
+    "f3.launch.py": "aot_perception::F3Component",
+    "depth.launch.py": "aot_perception::DepthComponent",
+    "aliked.launch.py": "aot_perception::AlikedComponent",
+}
+
+
+def started(name: str, **chosen: str) -> Any:
+    """The one action that starts the node for these launch arguments, and the context they were evaluated in."""
+    description = description_of(name)
+    from launch.actions import DeclareLaunchArgument, OpaqueFunction
+
+    from launch import LaunchContext
+
+    context = LaunchContext()
+    context.launch_configurations.update({"artifact": "MODEL.pt2", **chosen})
+    for entity in description.entities:
+        if isinstance(entity, DeclareLaunchArgument):
+            entity.execute(context)
+    (choice,) = (entity for entity in description.entities if isinstance(entity, OpaqueFunction))
+    (action,) = choice.execute(context)
+    return action, context
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_the_component_is_registered_and_built_as_the_same_executable(name: str) -> None:
+    text = (ROOT / "launch" / name).read_text()
+    assert f'plugin="{COMPONENTS[name]}"' in text
+    build = (ROOT / "cpp_nodes" / "src" / "components" / "CMakeLists.txt").read_text()
+    assert COMPONENTS[name] in build
+    (executable,) = re.findall(r'executable="(\w+)"', text)
+    assert re.search(rf"\b{executable}\b", build)
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+@pytest.mark.parametrize(("implementation", "package"), [("python", "aot_perception"), ("cpp", "aot_perception_cpp")])
+def test_the_implementation_changes_only_the_package(name: str, implementation: str, package: str) -> None:
+    action, context = started(name, implementation=implementation)
+    from launch.utilities import perform_substitutions
+
+    def text(what: Any) -> str:
+        return what if isinstance(what, str) else str(perform_substitutions(context, what))
+
+    assert text(action.node_package) == package
+    assert text(action.node_executable) == name.replace(".launch.py", "_node")
+    assert action.remappings
+    assert action.parameters
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_composition_makes_a_container_or_uses_the_one_that_is_there(name: str) -> None:
+    own, _ = started(name, implementation="cpp", use_composition="true")
+    from launch_ros.actions import ComposableNodeContainer, LoadComposableNodes
+
+    assert isinstance(own, ComposableNodeContainer)
+    assert own.node_executable == "component_container_isolated"
+    given, _ = started(name, implementation="cpp", use_composition="true", container_name="/perception")
+    assert isinstance(given, LoadComposableNodes)
+
+
+def test_a_python_node_cannot_be_composed() -> None:
+    with pytest.raises(Exception, match="expected implementation:=cpp with use_composition:=true"):
+        started("f3.launch.py", use_composition="true")

@@ -62,9 +62,11 @@ Result<void> F3Component::activate_family() {
 
 void F3Component::start_workers() {
   acknowledger_ = std::make_unique<Acknowledger>([this](std::uint64_t seq) {
-    auto message = std::make_unique<std_msgs::msg::UInt64>();
-    message->data = seq;
-    processed_->publish(std::move(message));
+    attempt("publish", [&] {
+      auto message = std::make_unique<std_msgs::msg::UInt64>();
+      message->data = seq;
+      processed_->publish(std::move(message));
+    });
   });
   Worker<StreamWindow>::Options infer_options;
   infer_options.name = "infer";

@@ -20,14 +20,16 @@
 
 namespace aot_perception {
 
-/// What the values of depth and flow mean, for people and for `~/window_info`.
+/// What the values of a head mean, for people and for `~/window_info`.
+Details describe_head(const HeadInfo& head);
 Details describe_heads(const PerceptionPipeline& pipeline);
 
 /// The publishers of results and pictures; a picture, and by default a head, is computed only while subscribed.
 class F3Outputs {
  public:
-  F3Outputs(LifecycleModelNode& node, const PerceptionPipeline& pipeline, const F3Settings& settings,
-            F3CameraSource& camera);
+  /// Makes the publishers. Error: a head's grid is too small to be resized to the sensor's pixels.
+  static Result<std::shared_ptr<F3Outputs>> create(LifecycleModelNode& node, const PerceptionPipeline& pipeline,
+                                                   const F3Settings& settings, F3CameraSource& camera);
 
   /// Forgets what earlier windows left (an activation).
   void restart();
@@ -43,15 +45,21 @@ class F3Outputs {
  private:
   using Image = sensor_msgs::msg::Image;
 
+  F3Outputs(LifecycleModelNode& node, const PerceptionPipeline& pipeline, const F3Settings& settings,
+            F3CameraSource& camera);
+
+  /// What `publish` made of a window, for its pictures.
   struct Finished {
     std_msgs::msg::Header header;
+    PixelSize depth_size;
     std::vector<float> depth;
     std::optional<FinishedFlow> flow;
   };
 
-  [[nodiscard]] HeadGrid grid_of(const StreamWindow& item, PixelSize head) const;
-  void publish_depth(const StreamWindow& item, const PerceptionResult& result);
-  void publish_flow(const StreamWindow& item, const PerceptionResult& result);
+  [[nodiscard]] HeadGrid grid_of(const StreamWindow& item, const HeadInfo& head) const;
+  void publish_depth(const StreamWindow& item, const Tensor& raw);
+  void publish_flow(const StreamWindow& item, const Tensor& raw);
+  void publish_window_info(const StreamWindow& item, const PerceptionResult& result);
   FiniteCount count(const PerceptionResult& result);
 
   LifecycleModelNode& node_;

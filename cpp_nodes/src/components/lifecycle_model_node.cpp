@@ -218,8 +218,9 @@ void LifecycleModelNode::release() noexcept {
 }
 
 void LifecycleModelNode::autostart() {
+  // It is not destroyed before the node is: an executor whose timers vanish while it runs one of them may overlook the
+  // others until something else changes (rclcpp 28).
   autostart_timer_->cancel();
-  autostart_timer_.reset();
   if (health_.state() == "unconfigured" && configure().id() == lifecycle_msgs::msg::State::PRIMARY_STATE_INACTIVE) {
     activate();
   }

@@ -135,15 +135,14 @@ TEST_F(Lifecycle, NamesAWordThatIsNoChoice) {
             "cannot configure: expected mode to be good or error or throw, found 'best'; correct the parameter");
 }
 
-TEST_F(Lifecycle, ReportsInEveryState) {
-  const auto node = make({{"mode", "error"}});
+TEST_F(Lifecycle, ReportsInEveryStateAlsoAfterAFailedAutostart) {
+  const auto node = make({{"mode", "error"}}, true);
   diagnostic_msgs::msg::DiagnosticStatus last;
   const auto listener = std::make_shared<rclcpp::Node>("listener");
   const auto subscription = listener->create_subscription<diagnostic_msgs::msg::DiagnosticArray>(
       "/diagnostics", 10, [&last](const diagnostic_msgs::msg::DiagnosticArray& array) { last = array.status.front(); });
   executor_.add_node(listener);
-  node->configure();
-  spin_for(milliseconds(300));
+  spin_for(milliseconds(500));
   EXPECT_EQ(last.name, "probe");
   EXPECT_EQ(last.level, diagnostic_msgs::msg::DiagnosticStatus::ERROR);
   EXPECT_EQ(last.message, "unconfigured: cannot configure: expected A, found B; do C");
