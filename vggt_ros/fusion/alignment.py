@@ -129,7 +129,8 @@ def depth_from_disparity(relative: np.ndarray, parameters: np.ndarray, range_max
     """(H, W) float32 depth; NaN where the disparity is unknown, or not nearer than `range_max`."""
     disparity = parameters[0] * np.asarray(relative, np.float64) + parameters[1]
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(disparity > 1.0 / range_max, 1.0 / disparity, np.nan).astype(np.float32)
+        near = np.isfinite(disparity) & (disparity > 1.0 / range_max)
+        return np.where(near, 1.0 / disparity, np.nan).astype(np.float32)
 
 
 def _none(pixels: int, problem: str) -> DisparityFit:

@@ -40,7 +40,9 @@ def offsets(side: int, device: torch.device) -> Tensor:
 class BlockIndex:
     """Which blocks exist and in which row of the arrays each one lies; freed rows are used again."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, limit: int) -> None:
+        """`limit`: no more rows than this are made ahead of need."""
+        self._limit = limit
         self.keys = torch.zeros(0, dtype=torch.int64, device=device)
         self.rows = torch.zeros(0, dtype=torch.int64, device=device)
         self._free = torch.zeros(0, dtype=torch.int64, device=device)
@@ -67,7 +69,8 @@ class BlockIndex:
         """
         new = keys[self.find(keys) < 0]
         if len(new) > len(self._free):
-            grown = max(2 * self.capacity, self.capacity + len(new) - len(self._free), 256)
+            needed = self.capacity + len(new) - len(self._free)
+            grown = max(needed, min(max(2 * self.capacity, 256), self._limit))
             fresh = torch.arange(self.capacity, grown, device=new.device)
             self._free = torch.cat([self._free, fresh])
             self.capacity = grown

@@ -38,4 +38,4 @@ def read_npz(path: Path, what: str, keys: Collection[str] = ()) -> dict[str, np.
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays, compressed; equal arrays give equal bytes."""
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, **arrays)
+        np.savez_compressed(file, allow_pickle=False, **arrays)

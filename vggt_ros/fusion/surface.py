@@ -139,7 +139,7 @@ def _tetrahedron(lattice: Lattice, cube: Tensor, cell: Tensor, steps: Tensor) ->
     side = lattice.values.shape[1]
     places = cell[:, None] + steps
     flat = (places[..., 0] * side + places[..., 1]) * side + places[..., 2]
-    values = lattice.values.view(len(lattice.values), -1)[cube[:, None], flat]
+    values = lattice.values.flatten(1)[cube[:, None], flat]
     # Corners behind the surface first; a stable sort keeps the order of the steps among equals.
     order = torch.argsort((values >= 0).to(torch.int8), dim=1, stable=True)
     flat = torch.gather(flat, 1, order)

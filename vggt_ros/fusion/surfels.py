@@ -166,7 +166,7 @@ class SurfelMap:
             old.position + share * mean[:, :3],
             normal / normal.norm(dim=-1, keepdim=True).clamp(min=1e-6),
             torch.where(hit, torch.minimum(old.radius, mean[:, 9]), old.radius),
-            torch.lerp(old.colour, mean[:, 6:9], share),
+            torch.lerp(old.colour, mean[:, 6:9], share).clamp(0, 255),
             (old.weight + torch.where(hit, gain, 0.0)).clamp(max=self.config.max_weight),
             torch.where(hit, self.views, old.seen),
             torch.where(hit, 0, old.doubts),
@@ -234,4 +234,5 @@ def segment_sums(values: Tensor, index: Tensor, count: int) -> Tensor:
     """(count, C) float32 sums of the rows (N, C) that have the same index; added in their order, so deterministic."""
     order = torch.argsort(index, stable=True)
     lengths = torch.bincount(index, minlength=count)
-    return torch.segment_reduce(values[order], "sum", lengths=lengths, axis=0, unsafe=True, initial=0.0)
+    sums: Tensor = torch.segment_reduce(values[order], "sum", lengths=lengths, axis=0, unsafe=True, initial=0.0)
+    return sums

@@ -70,7 +70,7 @@ class TsdfVolume:
         self.device = device or torch.device("cpu")
         self.evicted = 0
         self.views = 0
-        self._index = BlockIndex(self.device)
+        self._index = BlockIndex(self.device, self.config.max_blocks)
         self._values = torch.zeros(0, VOXELS, device=self.device)
         self._weights = torch.zeros(0, VOXELS, device=self.device)
         self._colours = torch.zeros(0, VOXELS, 3, device=self.device)
@@ -96,11 +96,11 @@ class TsdfVolume:
                 f"expected a view that touches at most {self.config.max_blocks} blocks, found {len(touched)}",
                 "use larger voxels or allow more blocks",
             )
+        self._make_room(touched)
         self._make(touched)
         for start in range(0, len(self._index), _CHUNK):
             self._update(slice(start, start + _CHUNK), view)
         self._drop_empty()
-        self._evict(touched)
 
     def _touched(self, view: DepthView) -> Tensor:
         """Sorted keys of the blocks within the truncation of the view's surfaces, along its rays."""
@@ -117,7 +117,8 @@ class TsdfVolume:
             block = torch.floor((points + distance * away) / edge)
             block = block[(block.abs() < REACH // SIDE).all(-1)]
             keys.append(torch.unique(pack(block.to(torch.int64))))
-        return torch.unique(torch.cat(keys))
+        found: Tensor = torch.unique(torch.cat(keys))
+        return found
 
     def _make(self, keys: Tensor) -> None:
         rows = self._index.add(keys)
@@ -206,13 +207,14 @@ class TsdfVolume:
         )
         self._index.keep(surface)
 
-    def _evict(self, touched: Tensor) -> None:
-        excess = len(self._index) - self.config.max_blocks
+    def _make_room(self, touched: Tensor) -> None:
+        """Drop as many blocks as the touched ones that do not exist yet would be too many."""
+        excess = len(self._index) + int((self._index.find(touched) < 0).sum()) - self.config.max_blocks
         if excess <= 0:
             return
         rows = self._index.rows
         weight = torch.cat([self._weights[part].amax(-1) for part in torch.split(rows, _CHUNK)])
-        # What is in view stays: it would come back with the next frame.
+        # What is in view stays.
         weight = torch.where(torch.isin(self._index.keys, touched), torch.inf, weight)
         by_age = torch.argsort(self._seen[rows], stable=True)
         order = by_age[torch.argsort(weight[by_age], stable=True)]
@@ -258,13 +260,13 @@ class TsdfVolume:
             rows = self._index.find(pack(blocks + step))
             here = torch.nonzero(rows >= 0)[:, 0]
             rows = rows[here]
-            there = tuple(slice(SIDE, side) if one else slice(0, SIDE) for one in step.tolist())
-            take = tuple(slice(0, 1) if one else slice(0, SIDE) for one in step.tolist())
+            x, y, z = (slice(SIDE, side) if one else slice(0, SIDE) for one in step.tolist())
+            first = (slice(0, 1) if one else slice(0, SIDE) for one in step.tolist())
+            take = (slice(None), *first)
             known = self._weights[rows] >= min_weight
-            value = torch.where(known, self._values[rows], torch.nan).view(cube)
-            values[(here, *there)] = value[(slice(None), *take)]
-            weights[(here, *there)] = self._weights[rows].view(cube)[(slice(None), *take)]
-            colours[(here, *there)] = self._colours[rows].view(*cube, 3)[(slice(None), *take)]
+            values[here, x, y, z] = torch.where(known, self._values[rows], torch.nan).view(cube)[take]
+            weights[here, x, y, z] = self._weights[rows].view(cube)[take]
+            colours[here, x, y, z] = self._colours[rows].view(*cube, 3)[take]
         steepest = _STEEPEST * self.config.voxel / self.config.reach
         return Lattice(blocks * SIDE, values, weights, colours, self.config.voxel, steepest)
 

@@ -78,8 +78,8 @@ def test_what_cannot_be_fitted_says_why() -> None:
 
 
 def test_disparity_of_nothing_or_of_infinity_is_no_depth() -> None:
-    depth = depth_from_disparity(np.array([[np.nan, 0.0, -1.0, 1.0]]), np.array([0.5, 0.0]), range_max=50)
-    np.testing.assert_array_equal(depth, [[np.nan, np.nan, np.nan, 2.0]])
+    depth = depth_from_disparity(np.array([[np.nan, np.inf, 0.0, -1.0, 1.0]]), np.array([0.5, 0.0]), range_max=50)
+    np.testing.assert_array_equal(depth, [[np.nan, np.nan, np.nan, np.nan, 2.0]])
 
 
 def test_a_slow_filter_smooths_and_a_fast_one_follows() -> None:
