@@ -5,8 +5,7 @@ if(NOT TARGET aot_perception_events)
 endif()
 if(ament_cmake_FOUND)
   ament_export_targets(aot_perception_cppTargets HAS_LIBRARY_TARGET)
-  install(EXPORT aot_perception_cppTargets NAMESPACE aot_perception_cpp::
-          DESTINATION share/${PROJECT_NAME}/cmake)
+  ament_export_dependencies(nlohmann_json)
   ament_package()
   return()
 endif()
@@ -14,6 +13,7 @@ include(CMakePackageConfigHelpers)
 install(EXPORT aot_perception_cppTargets NAMESPACE aot_perception_cpp::
         DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/${PROJECT_NAME})
 file(WRITE ${PROJECT_BINARY_DIR}/aot_perception_cppConfig.cmake
+     "include(CMakeFindDependencyMacro)\nfind_dependency(nlohmann_json)\n"
      "include(\${CMAKE_CURRENT_LIST_DIR}/aot_perception_cppTargets.cmake)\n")
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/aot_perception_cppConfigVersion.cmake
                                  COMPATIBILITY SameMinorVersion)
