@@ -14,6 +14,7 @@ from aot_runtime.errors import InputError
 from vggt_ros.fusion.cameras import PosedCamera, checked_pose
 from vggt_ros.fusion.npz import read_npz
 from vggt_ros.fusion.scale import ARBITRARY, Scale
+from vggt_ros.pose_encoding import centred, decode
 
 
 @dataclass(frozen=True)
@@ -176,12 +177,7 @@ def _intrinsics(data: Mapping[str, np.ndarray], height: int, width: int, where: 
         return np.asarray(data["intrinsics"], np.float64)
     if "pose_enc" not in data:
         raise InputError(f"expected an array 'intrinsics' or 'pose_enc', found {sorted(data)} in {where}")
-    view = np.asarray(data["pose_enc"], np.float64)[:, 7:9]
-    if not ((view > 0) & (view < np.pi)).all():
-        raise InputError(f"expected fields of view between 0 and pi, found {view.tolist()} in {where}")
-    matrices = np.tile(np.eye(3), (len(view), 1, 1))
-    matrices[:, 0, 0] = width / 2 / np.tan(view[:, 1] / 2)
-    matrices[:, 1, 1] = height / 2 / np.tan(view[:, 0] / 2)
-    # VGGT puts the centre at half the size, counted from the image's edge: half a pixel less from the first centre.
-    matrices[:, 0, 2], matrices[:, 1, 2] = (width - 1) / 2, (height - 1) / 2
-    return matrices
+    _, matrices = decode(np.asarray(data["pose_enc"], np.float64), height, width)
+    if not np.isfinite(matrices).all():
+        raise InputError(f"expected fields of view above 0, found {data['pose_enc'].tolist()} in {where}")
+    return centred(matrices)

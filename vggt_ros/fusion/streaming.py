@@ -12,11 +12,11 @@ import torch
 from aot_runtime.errors import InputError
 from vggt_ros.fusion.alignment import MAD_TO_SIGMA, AlignmentLimits, depth_from_disparity, fit_disparity
 from vggt_ros.fusion.bootstrap import Bootstrap
-from vggt_ros.fusion.calibration import DisparityFilter, SmoothingConfig
 from vggt_ros.fusion.cameras import PosedCamera, depth_view
 from vggt_ros.fusion.keyframes import KeyframeConfig, KeyframeDecision
 from vggt_ros.fusion.maps import FusedMap
 from vggt_ros.fusion.scale import ARBITRARY, Scale
+from vggt_ros.fusion.smoothing import DisparityFilter, SmoothingConfig
 
 
 @dataclass(frozen=True)

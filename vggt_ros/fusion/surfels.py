@@ -227,12 +227,12 @@ def _radius(view: DepthView) -> Tensor:
     rays = view.points - torch.as_tensor(view.camera.centre, dtype=torch.float32, device=view.points.device)
     cosine = -(view.normals * rays).sum(-1) / rays.norm(dim=-1).clamp(min=1e-12)
     focal = float(np.sqrt(view.camera.matrix[0, 0] * view.camera.matrix[1, 1]))
-    return view.depth / (focal * np.sqrt(2)) / cosine.clamp(min=0.25)
+    radius: Tensor = view.depth / (focal * 2**0.5) / cosine.clamp(min=0.25)
+    return radius
 
 
 def segment_sums(values: Tensor, index: Tensor, count: int) -> Tensor:
     """(count, C) float32 sums of the rows (N, C) that have the same index; added in their order, so deterministic."""
     order = torch.argsort(index, stable=True)
     lengths = torch.bincount(index, minlength=count)
-    sums: Tensor = torch.segment_reduce(values[order], "sum", lengths=lengths, axis=0, unsafe=True, initial=0.0)
-    return sums
+    return torch.segment_reduce(values[order], "sum", lengths=lengths, axis=0, unsafe=True, initial=0.0)

@@ -11,7 +11,7 @@ from synthetic_room import Room
 
 from aot_runtime.errors import InputError
 from vggt_ros.fusion.alignment import AlignmentLimits, DisparityFit, depth_from_disparity, fit_disparity
-from vggt_ros.fusion.calibration import CameraCalibration, DisparityFilter, SmoothingConfig
+from vggt_ros.fusion.smoothing import CameraCalibration, DisparityFilter, SmoothingConfig
 
 
 def _fit(scale: float, shift: float, sigma: float = 0.005, problem: str = "") -> DisparityFit:
@@ -96,6 +96,14 @@ def test_a_slow_filter_smooths_and_a_fast_one_follows() -> None:
     assert last["slow"] == pytest.approx(0.5, abs=0.01)
     assert last["fast"] == pytest.approx(scale, abs=0.002)
     assert slow.cameras["left"].covariance[0, 0] < 0.1 * 0.02**2
+
+
+def test_an_exponential_average_can_be_asked_for() -> None:
+    one = DisparityFilter(SmoothingConfig(average=0.25))
+    for scale in (0.5, 0.54, 0.54):
+        used, _ = one.update("left", _fit(scale, 0.1, 0.02))
+    assert used is not None
+    np.testing.assert_allclose(used, [0.5 + 0.04 * (1 - 0.75**2), 0.1], atol=1e-12)
 
 
 def test_an_outlier_is_rejected_and_a_lasting_change_believed() -> None:

@@ -124,8 +124,9 @@ def test_files_that_are_no_bootstrap_are_refused(tmp_path: Path) -> None:
     np.savez(path, depth=np.ones((2, 4, 4)))
     with pytest.raises(InputError, match="'poses' or 'extrinsic'"):
         NpzSource(path).bootstrap({})
-    with pytest.raises(InputError, match="between 0 and pi"):
-        bootstrap_from_arrays({"depth": np.ones((1, 4, 4)), "poses": np.eye(4)[None], "pose_enc": np.zeros((1, 9))})
+    flat = np.array([[0.0, 0, 0, 0, 0, 0, 1, 0, 1]])
+    with pytest.raises(InputError, match="fields of view above 0"):
+        bootstrap_from_arrays({"depth": np.ones((1, 4, 4)), "poses": np.eye(4)[None], "pose_enc": flat})
 
 
 def test_unknown_depth_is_nan_and_confidence_is_relative_to_its_median() -> None:

@@ -27,11 +27,13 @@ class SmoothingConfig:
             `typical`; a network that normalises every image by itself drifts much, a fixed one little.
         gate: chi-square of a fit against the prediction, 2 degrees of freedom, beyond which it is rejected; 18.4 is
             passed by one good fit in 10 000.
+        average: share that a new fit has in an exponential average, 0..1; 0: the share that the covariances give it.
         restart_after: rejections in a row after which the filter believes the fit and starts anew.
     """
 
     drift: float = 0.1
     gate: float = 18.4
+    average: float = 0.0
     restart_after: int = 5
 
 
@@ -72,15 +74,18 @@ class DisparityFilter:
             return fit.parameters, ""
         predicted = old.covariance + self._drift(old.parameters)
         step = fit.parameters - old.parameters
-        gain = predicted @ np.linalg.inv(predicted + fit.covariance)
-        distance = float(step @ np.linalg.inv(predicted + fit.covariance) @ step)
+        certainty = np.linalg.inv(predicted + fit.covariance)
+        gain = self.config.average * np.eye(2) if self.config.average else predicted @ certainty
+        distance = float(step @ certainty @ step)
         if distance > self.config.gate:
             if old.rejected + 1 < self.config.restart_after:
                 return self._rejected(camera, old), f"expected scale and shift near the last ones, found {_show(fit)}"
             self.cameras[camera] = CameraCalibration(fit.parameters, fit.covariance)
             return fit.parameters, ""
-        covariance = predicted - gain @ predicted
-        new = CameraCalibration(old.parameters + gain @ step, (covariance + covariance.T) / 2)
+        rest = np.eye(2) - gain
+        # Joseph's form: right for any gain, and symmetric.
+        covariance = rest @ predicted @ rest.T + gain @ fit.covariance @ gain.T
+        new = CameraCalibration(old.parameters + gain @ step, covariance)
         self.cameras[camera] = new
         return new.parameters, ""
 
