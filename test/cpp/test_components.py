@@ -58,10 +58,10 @@ class Pair:
         self.got = {name: (ros.listen(t, f"/py/{name}"), ros.listen(t, f"/cpp/{name}")) for name, t in outputs.items()}
         assert ros.all_connected()
 
-    def publisher(self, kind: Any, topic: str, subscribers: int = 2) -> Any:
+    def publisher(self, kind: Any, topic: str) -> Any:
         """A publisher that both nodes hear."""
         publisher = self.ros.publisher(kind, topic, image_input_qos(10))
-        assert self.ros.until(lambda: publisher.get_subscription_count() >= subscribers)
+        assert self.ros.until(lambda: publisher.get_subscription_count() == 2)
         self.ros.spin(0.3)
         return publisher
 
@@ -89,7 +89,7 @@ def depth_pair(shared_ros: SharedSession, artifact_cache: Path) -> Callable[...,
         from depth_ros.node import DepthNode
 
         executable("depth_node")
-        given = {"artifact": small_depth(artifact_cache, kind="metric"), **values}
+        given = {"artifact": small_depth(artifact_cache, max_depth=20.0), **values}
         return Pair(shared_ros, "depth_node", DepthNode, ("image", "camera_info"), DEPTH_OUTPUTS, **given)
 
     return make
@@ -130,7 +130,7 @@ def check_depth(pair: Pair, index: int) -> None:
 def test_depth_of_images(depth_pair: Callable[..., Pair], photo: np.ndarray, encoding: str) -> None:
     pair = depth_pair()
     images = pair.publisher(Image, "/image")
-    pair.publisher(CameraInfo, "/camera_info", 4).publish(info_message(160, 120))
+    pair.publisher(CameraInfo, "/camera_info").publish(info_message(160, 120))
     pair.ros.spin(0.5)
     for index in range(2):
         images.publish(rgb_message(np.roll(photo, 9 * index, axis=1), index, encoding=encoding))
@@ -143,7 +143,7 @@ def test_depth_with_a_raw_camera_and_on_the_networks_grid(depth_pair: Callable[.
     info = info_message(160, 120, focal=150.0)
     info.d = [-0.2, 0.05, 0.001, -0.002, 0.0]
     images = pair.publisher(Image, "/image")
-    pair.publisher(CameraInfo, "/camera_info", 4).publish(info)
+    pair.publisher(CameraInfo, "/camera_info").publish(info)
     pair.ros.spin(0.5)
     images.publish(rgb_message(photo))
     pair.wait(1)

@@ -125,8 +125,7 @@ class CppNode:
         from lifecycle_msgs.msg import Transition
         from lifecycle_msgs.srv import ChangeState
 
-        ids = {"configure": 1, "cleanup": 2, "activate": 3, "deactivate": 4, "shutdown": 5}
-        request = ChangeState.Request(transition=Transition(id=ids[label]))
+        request = ChangeState.Request(transition=Transition(label=label))
         return bool(self.call(ChangeState, "change_state", request).success)
 
     def set(self, name: str, value: Any) -> Any:
