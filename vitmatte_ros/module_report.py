@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command `vitmatte_module_report`: every module of VitMatte compiled by itself, its error and its speed in two tables.
+"""Command `module_report`: every module of VitMatte compiled by itself, its error and its speed in two tables.
 
 For each module: the inputs that it gets in one forward of the whole network are caught, and the module is run on them
 in eager PyTorch (also in float64), as a `.pt2` and as an `.onnx`. The largest error against eager is also given
 relative to the largest number that comes out, because some modules work on large ones. What fails becomes a row that
 says why. Names of modules are those of Hugging Face.
 
-    vitmatte_module_report --variant small --height 512 --width 512 --device cuda --markdown modules.md --json m.json
-    vitmatte_module_report --variant tiny      a reduced network, for continuous integration
+    module_report --variant small --height 512 --width 512 --device cuda --markdown modules.md --json m.json
+    module_report --variant tiny      a reduced network, for continuous integration
 """
 
 from __future__ import annotations
@@ -328,7 +328,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="vitmatte_module_report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="module_report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("--variant", choices=(*CONFIGS, TINY.name), default="small", help="size of the network (default small)")

@@ -165,6 +165,21 @@ def test_the_same_output_passes(golden: tuple[Golden, torch.Tensor]) -> None:
     assert goldens.compare(expected, {"y": reference.half()}) is None
 
 
+def test_nan_where_the_golden_has_a_number_is_no_pass() -> None:
+    """A network that may answer NaN somewhere (its golden has some) must not answer it elsewhere."""
+    reference = torch.linspace(-1, 1, 600)
+    sampled = goldens.sample_indices(4, 0, 600)
+    elsewhere = next(n for n in range(600) if n not in sampled)
+    reference[elsewhere] = torch.nan
+    expected = Golden(4, (), (goldens.describe_output("y", reference, reference, seed=4, output=0, tolerance=0.01),))
+    assert goldens.compare(expected, {"y": reference}) is None
+    moved = reference.clone()
+    moved[elsewhere], moved[int(sampled[7])] = 0.0, torch.nan
+    wrong = goldens.compare(expected, {"y": moved})
+    assert wrong is not None
+    assert "found nan" in wrong.text
+
+
 def test_a_wrong_output_is_told_with_numbers(golden: tuple[Golden, torch.Tensor]) -> None:
     expected, reference = golden
     shifted = goldens.compare(expected, {"y": reference + 0.02})
