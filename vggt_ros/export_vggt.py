@@ -103,6 +103,11 @@ def export_vggt(
 
     low, high = check_cams(cams)
     form = form or Form()
+    if form.quantisation != "none" and Path(path).suffix != ".pt2":
+        raise InputError(
+            f"expected quantisation {form.quantisation} for a .pt2 only, found {path}",
+            "build an engine with precision int8 or fp8",
+        )
     module = DeployedVggt(model, height, width, pcd_only=pcd_only, form=form)
     example = low if low == high else min(max(EXAMPLE_CAMS, low), high)
     shape = (example, 3, height, width)

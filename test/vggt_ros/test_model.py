@@ -356,3 +356,26 @@ def test_configurations_that_contradict_themselves() -> None:
         with pytest.raises(InputError):
             from_dict(changed, "wrong")
     assert from_dict({}, "vggt_1b") == VGGT_1B
+
+
+def test_the_heads_stay_channels_last(vggt_golden: Any) -> None:
+    """From the tokens on: a copy between two layouts at full resolution would cost as much as a convolution."""
+    deployed = DeployedVggt(vggt_golden.model(), 56, 70).cast_precision(torch.bfloat16)
+    seen: dict[str, bool] = {}
+
+    def watch(name: str) -> Callable[..., None]:
+        def look(_: nn.Module, inputs: tuple[torch.Tensor, ...], __: torch.Tensor) -> None:
+            seen[name] = (
+                inputs[0].is_contiguous(memory_format=torch.channels_last) and inputs[0].dtype == torch.bfloat16
+            )
+
+        return look
+
+    for name, part in deployed.network.depth_head.named_modules():
+        # The last 1x1 convolution is written as sums.
+        if isinstance(part, nn.Conv2d | nn.ConvTranspose2d) and name != "scratch.output_conv2.2":
+            part.register_forward_hook(watch(name))
+    with torch.no_grad():
+        deployed(vggt_golden.images("case_3x56x70"))
+    assert len(seen) == 4 + 3 + 4 + 7 * 2 + 4 + 2
+    assert all(seen.values()), [name for name, kept in seen.items() if not kept]
