@@ -1,0 +1,360 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cameras' images -> a fused map, without ROS: command `reconstruct`.
+
+The first instant is the bootstrap's; each later one is aligned to the map and fused into it. Results are the same in
+every run, but for the times in metrics.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from aot_runtime.command import exit_status
+from aot_runtime.errors import InputError
+from aot_runtime.files import atomic_write
+from aot_runtime.progress import Steps
+from vggt_ros.feeds import (
+    SOURCES,
+    Batch,
+    chosen,
+    image_batches,
+    image_folders,
+    video_batches,
+    video_files,
+    webcam_batches,
+    webcam_devices,
+)
+from vggt_ros.rig import Rig, read_intrinsics, read_poses
+
+if TYPE_CHECKING:
+    from vggt_ros.depth_sources import DisparitySource
+    from vggt_ros.fusion.bootstrap import Bootstrap
+    from vggt_ros.fusion.cameras import PosedCamera
+    from vggt_ros.fusion.streaming import FrameResult, Reconstruction
+
+_LOG = logging.getLogger("reconstruct")
+_Place = TypeVar("_Place", Path, str)
+_FUSIONS = ("surfel", "tsdf")
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="reconstruct", description=(__doc__ or "").split("\n\n")[0])
+    add = parser.add_argument
+    add("--source", choices=SOURCES, default="images", help="kind of input")
+    add("--images", type=Path, help="folder with a subfolder of images for each camera")
+    add("--videos", type=Path, help="folder with a video for each camera, or a subfolder with one")
+    add("--webcams", nargs="+", default=[], help="devices: 0, name=1, name=/dev/video2 or name=URL")
+    add("--num_cams", type=int, default=0, help="use at most so many cameras; 0: all")
+    add("--views", default="", help="comma-separated cameras to use, in this order")
+    add("--random_views", type=int, default=0, help="use so many cameras at random")
+    add("--frame_step", type=int, default=1, help="use every so many frames")
+    add("--max_batches", type=int, default=0, help="stop after so many instants; 0: at the end")
+    add("--intrinsics", type=Path, help="JSON or NPZ: {camera: 3x3} of the images; default: the bootstrap's")
+    add("--poses", type=Path, help="JSON or NPZ: camera-to-world 4x4 in metres, {camera: 4x4} or by camera and frame")
+    add("--bootstrap", type=Path, required=True, help="NPZ with poses, intrinsics and depth of the first instant")
+    add("--metric_depth", type=Path, help="NPZ {camera: depth in metres} on the bootstrap's grid, to find the scale")
+    add("--arbitrary_scale", action="store_true", help="go on without metres if nothing metric is known")
+    add("--depth_engine", type=Path, help="Depth Anything artifact (.pt2, .onnx or .engine)")
+    add("--depth_folder", type=Path, help="disparities computed before: FOLDER/CAMERA/IMAGE.npy")
+    add("--device", default="cpu", help="of the network and the map: cpu, cuda or cuda:N")
+    add("--fusion", choices=_FUSIONS, default="surfel", help="kind of map")
+    add("--voxel_size", type=float, default=0.02, help="in metres, or in the map's unit")
+    add("--trunc_margin", type=float, help="truncation distance of the field; default: 4 voxels")
+    add("--smooth_scale", type=float, default=0.0, help="share of a new scale in an average; 0: by its covariance")
+    add("--per_camera_calib", type=Path, help="JSON of scale and shift: read at the start if there, written at the end")
+    add("--save_per_frame_depth", type=int, choices=(0, 1), default=0, help="1: write the depth of every frame")
+    add("--gaussians", action="store_true", help="write gaussians.ply, a start for 3D Gaussian splatting")
+    add("--out_dir", type=Path, required=True, help="folder of the results")
+    add("--seed", type=int, default=1234, help="of --random_views")
+    add("--log_level", choices=_LEVELS, default="INFO", help="on the terminal; the file in logs/ has everything")
+    add("--quiet", action="store_true", help="no progress")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command `reconstruct`: exit status 0, 1 if no frame could be fused, 2 if nothing could be done."""
+    told = _parser().parse_args(argv)
+    return exit_status(lambda: _run(told))
+
+
+def _run(told: argparse.Namespace) -> int:
+    handlers = _start_log(told.out_dir, told.log_level)
+    try:
+        return Session(told).run()
+    finally:
+        for handler in handlers:
+            _LOG.removeHandler(handler)
+            handler.close()
+
+
+def _start_log(folder: Path, level: str) -> list[logging.Handler]:
+    (folder / "logs").mkdir(parents=True, exist_ok=True)
+    terminal = logging.StreamHandler()
+    terminal.setLevel(level)
+    file = logging.FileHandler(folder / "logs" / "reconstruct.log", mode="w", encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    _LOG.setLevel(logging.DEBUG)
+    _LOG.propagate = False
+    for handler in (terminal, file):
+        _LOG.addHandler(handler)
+    return [terminal, file]
+
+
+def _batches(told: argparse.Namespace) -> tuple[list[str], Iterator[Batch]]:
+    """The cameras in use, and their images."""
+    views = [name for name in told.views.split(",") if name]
+    given = {"images": told.images, "videos": told.videos, "webcams": told.webcams}[told.source]
+    if not given:
+        raise InputError(f"expected --{told.source} for --source {told.source}, found none")
+    if told.frame_step < 1 or min(told.num_cams, told.random_views, told.max_batches) < 0:
+        raise InputError("expected counts of at least 0 and a --frame_step of at least 1, found others")
+
+    def picked(cameras: Mapping[str, _Place]) -> dict[str, _Place]:
+        names = chosen(list(cameras), views, told.num_cams, told.random_views, told.seed)
+        return {name: cameras[name] for name in names}
+
+    if told.source == "images":
+        folders = picked(image_folders(told.images))
+        return list(folders), image_batches(folders, told.frame_step)
+    if told.source == "videos":
+        files = picked(video_files(told.videos))
+        return list(files), video_batches(files, told.frame_step)
+    devices = picked(webcam_devices(told.webcams))
+    return list(devices), webcam_batches(devices, told.frame_step)
+
+
+def _disparities(told: argparse.Namespace) -> DisparitySource | None:
+    from vggt_ros.depth_sources import ArtifactDisparity, FolderDisparity
+
+    if told.depth_engine and told.depth_folder:
+        raise InputError("expected --depth_engine or --depth_folder, found both")
+    if told.depth_folder:
+        return FolderDisparity(told.depth_folder)
+    if told.depth_engine:
+        from aot_runtime.offline import warn_of_random_weights
+        from depth_ros.pipeline import ImageDepthPipeline
+
+        pipeline = ImageDepthPipeline(told.depth_engine, told.device)
+        warn_of_random_weights(pipeline.model.manifest, "the streamed depth means")
+        return ArtifactDisparity(pipeline)
+    return None
+
+
+class Session:
+    """One run of the command."""
+
+    def __init__(self, told: argparse.Namespace) -> None:
+        import torch
+
+        from vggt_ros.fusion.maps import make_map
+        from vggt_ros.fusion.smoothing import SmoothingConfig
+        from vggt_ros.fusion.streaming import Reconstruction, StreamConfig
+        from vggt_ros.fusion.tsdf import TsdfConfig
+
+        if not 0 <= told.smooth_scale <= 1:
+            raise InputError(f"expected --smooth_scale from 0 to 1, found {told.smooth_scale}")
+        self._told = told
+        self._rig = Rig(
+            read_intrinsics(told.intrinsics) if told.intrinsics else {},
+            read_poses(told.poses) if told.poses else {},
+        )
+        self._cameras, self._source = _batches(told)
+        self._disparities = _disparities(told)
+        tsdf = TsdfConfig(told.voxel_size, told.trunc_margin)
+        config = StreamConfig(smoothing=SmoothingConfig(average=told.smooth_scale))
+        self._whole: Reconstruction = Reconstruction(
+            make_map(told.fusion, tsdf=tsdf, device=torch.device(told.device)), config
+        )
+        self._known: dict[str, PosedCamera] = {}
+        self._records: list[dict[str, Any]] = []
+        self._events: list[dict[str, Any]] = []
+
+    def run(self) -> int:
+        """All of it; the exit status."""
+        told = self._told
+        steps = Steps("reconstruct", 3, enabled=not told.quiet)
+        batches = enumerate(self._source)
+        with steps.step("bootstrap"):
+            first = next(batches, None)
+            if first is None:
+                raise InputError(f"expected images of {self._cameras}, found none")
+            self._bootstrap(first[1])
+        if told.per_camera_calib and told.per_camera_calib.exists():
+            self._whole.filter.load(told.per_camera_calib)
+        with steps.step("frames"):
+            for number, batch in batches:
+                if self._disparities is None or (told.max_batches and number >= told.max_batches):
+                    break
+                self._stream(number, batch)
+                steps.detail(f"instant {number}, map {self._whole.map.size}")
+        with steps.step("files"):
+            self._write()
+        fused = sum(record["fused"] for record in self._records)
+        unit, size = self._whole.scale.unit, self._whole.map.size
+        print(f"{fused} of {len(self._records)} frames fused, map of {size} {told.fusion}s or blocks, in {unit}")
+        return 1 if self._records and not fused else 0
+
+    def _bootstrap(self, batch: Batch) -> None:
+        import cv2
+
+        from vggt_ros.fusion.bootstrap import NpzSource
+        from vggt_ros.fusion.ply import write_cloud
+
+        self._report(0, batch)
+        views = NpzSource(self._told.bootstrap, tuple(self._cameras)).bootstrap(batch.images)
+        views = self._scaled(views, batch.frame)
+        height, width = views.depth.shape[1:]
+        colours = {}
+        for index, name in enumerate(views.names):
+            image = batch.images[name]
+            shape = image.shape[:2]
+            colours[name] = image
+            if shape != (height, width):
+                colours[name] = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+            self._known[name] = views.camera(index).resized(shape[1], shape[0])
+        self._whole.bootstrap(views, colours)
+        count = write_cloud(self._told.out_dir / "bootstrap_map.ply", self._whole.map.surface())
+        _LOG.info(
+            "bootstrap of %s: %d points, scale %s (%g)", ", ".join(views.names), count, views.scale.source,
+            views.scale.factor,
+        )  # fmt: skip
+
+    def _scaled(self, views: Bootstrap, frame: int) -> Bootstrap:
+        from vggt_ros.fusion.npz import read_npz
+        from vggt_ros.fusion.scale import scaled_by_depth, scaled_by_poses
+
+        poses = self._rig.poses_at(frame)
+        if len([name for name in views.names if name in poses]) >= 2:
+            return scaled_by_poses(views, poses)
+        if self._told.metric_depth:
+            return scaled_by_depth(views, read_npz(self._told.metric_depth, "metric depth"))
+        if self._told.arbitrary_scale:
+            return views
+        raise InputError(
+            "expected something metric, found neither poses of two cameras nor metric depth",
+            "give --poses or --metric_depth, or say --arbitrary_scale",
+        )
+
+    def _stream(self, number: int, batch: Batch) -> None:
+        from vggt_ros.fusion.streaming import StreamFrame
+
+        self._report(number, batch)
+        begun = time.perf_counter()
+        frames, spent = [], {}
+        for name, image in batch.images.items():
+            start = time.perf_counter()
+            try:
+                assert self._disparities is not None
+                relative = self._disparities.disparity(name, batch.names[name], image)
+                camera = self._camera(name, batch.frame, image)
+            except InputError as error:
+                self._event(number, name, str(error))
+                continue
+            frames.append(StreamFrame(name, camera, relative, image))
+            spent[name] = 1000 * (time.perf_counter() - start)
+        for result in self._whole.update(frames, float(number)):
+            total = 1000 * (time.perf_counter() - begun)
+            self._record(number, batch.frame, result, spent[result.name], total)
+        if self._whole.wants_bootstrap:
+            self._event(number, "", f"a new bootstrap is due: {self._whole.wants_bootstrap}")
+
+    def _camera(self, name: str, frame: int, image: np.ndarray) -> PosedCamera:
+        from vggt_ros.fusion.cameras import PosedCamera
+
+        height, width = image.shape[:2]
+        known, matrix, pose = self._known.get(name), self._rig.intrinsics.get(name), self._rig.pose(name, frame)
+        if (matrix is None or pose is None) and known is None:
+            raise InputError(
+                f"expected intrinsics and a pose of '{name}', found none: it was not in the bootstrap either",
+                "give --intrinsics and --poses",
+            )
+        if pose is None and self._rig.poses.get(name):
+            raise InputError(f"expected a pose of '{name}' at frame {frame}, found only others", "check --poses")
+        if known is not None:
+            matrix = known.resized(width, height).matrix if matrix is None else matrix
+            pose = known.pose if pose is None else pose
+        assert matrix is not None
+        assert pose is not None
+        return PosedCamera(matrix, pose, width, height)
+
+    def _report(self, number: int, batch: Batch) -> None:
+        for name in self._cameras:
+            if name not in batch.images:
+                self._event(number, name, batch.problems.get(name, "there is no image of it"))
+
+    def _event(self, number: int, camera: str, problem: str) -> None:
+        _LOG.warning("instant %d %s: %s", number, camera, problem)
+        self._events.append({"batch": number, "camera": camera, "problem": problem})
+
+    def _record(self, number: int, frame: int, result: FrameResult, depth_ms: float, total_ms: float) -> None:
+        scale, shift = (None, None) if result.parameters is None else map(float, result.parameters)
+        numbers = {"scale": scale, "shift": shift, "residual": result.residual, "inliers": result.inliers}
+        self._records.append(
+            {
+                "batch": number,
+                "camera": result.name,
+                "frame": frame,
+                "model": "disparity",
+                **{key: value if value is None or np.isfinite(value) else None for key, value in numbers.items()},
+                "coverage": result.coverage,
+                "fused": result.fused,
+                "problem": result.problem,
+                "depth_ms": depth_ms,
+                "total_ms": total_ms,
+            }
+        )
+        if not result.fused:
+            _LOG.warning("instant %d %s: not fused: %s", number, result.name, result.problem)
+        if self._told.save_per_frame_depth:
+            from vggt_ros.fusion.npz import write_npz
+
+            # Depth of an arbitrary unit never lies in a folder that says metric.
+            folder = self._told.out_dir / ("depth_metric" if self._whole.scale.metric else "depth_unscaled")
+            write_npz(folder / f"camera_{result.name}_batch_{number:05d}.npz", {"depth": result.depth})
+
+    def _write(self) -> None:
+        from vggt_ros.fusion.maps import SurfelFusion, TsdfFusion
+        from vggt_ros.fusion.ply import to_gaussians, write_cloud, write_mesh
+
+        out, fused = self._told.out_dir, self._whole.map
+        surface = fused.surface()
+        write_cloud(out / "map_updated.ply", surface)
+        radius: Any = self._told.voxel_size / 2
+        if isinstance(fused, TsdfFusion):
+            fused.save(out / "tsdf_volume.npz")
+            write_mesh(out / "mesh.ply", fused.volume.mesh())
+        else:
+            fused.save(out / "surfel_map.npz")
+            if isinstance(fused, SurfelFusion):
+                radius = fused.surfels.radii.cpu().numpy()
+        if self._told.gaussians:
+            to_gaussians(out / "gaussians.ply", surface, radius)
+        if self._told.per_camera_calib:
+            self._whole.filter.save(self._told.per_camera_calib)
+        scale = self._whole.scale
+        metrics = {
+            "unit": scale.unit,
+            "scale": vars(scale),
+            "fusion": self._told.fusion,
+            "map_size": fused.size,
+            "evicted": fused.evicted,
+            "points": len(surface.positions),
+            "records": self._records,
+            "events": self._events,
+        }
+        with atomic_write(out / "metrics.json") as temporary:
+            temporary.write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
