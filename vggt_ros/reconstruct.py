@@ -61,7 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--max_batches", type=int, default=0, help="stop after so many instants; 0: at the end")
     add("--intrinsics", type=Path, help="JSON or NPZ: {camera: 3x3} of the images; default: the bootstrap's")
     add("--poses", type=Path, help="JSON or NPZ: camera-to-world 4x4 in metres, {camera: 4x4} or by camera and frame")
-    add("--bootstrap", type=Path, required=True, help="NPZ with poses, intrinsics and depth of the first instant")
+    add("--initial_map", type=Path, help="go on with a map of an earlier run (NPZ) instead of a bootstrap")
+    add("--bootstrap", type=Path, help="NPZ with poses, intrinsics and depth of the first instant")
     add("--metric_depth", type=Path, help="NPZ {camera: depth in metres} on the bootstrap's grid, to find the scale")
     add("--arbitrary_scale", action="store_true", help="go on without metres if nothing metric is known")
     add("--depth_engine", type=Path, help="Depth Anything artifact (.pt2, .onnx or .engine)")
@@ -156,13 +157,18 @@ class Session:
     def __init__(self, told: argparse.Namespace) -> None:
         import torch
 
-        from vggt_ros.fusion.maps import make_map
+        from vggt_ros.fusion.maps import load_map, make_map
         from vggt_ros.fusion.smoothing import SmoothingConfig
         from vggt_ros.fusion.streaming import Reconstruction, StreamConfig
         from vggt_ros.fusion.tsdf import TsdfConfig
 
         if not 0 <= told.smooth_scale <= 1:
             raise InputError(f"expected --smooth_scale from 0 to 1, found {told.smooth_scale}")
+        if bool(told.bootstrap) == bool(told.initial_map):
+            found = "both" if told.bootstrap else "neither"
+            raise InputError(f"expected --bootstrap or --initial_map, found {found}")
+        if told.initial_map and not (told.depth_engine or told.depth_folder):
+            raise InputError("expected --depth_engine or --depth_folder to go on with a map, found neither")
         self._told = told
         self._rig = Rig(
             read_intrinsics(told.intrinsics) if told.intrinsics else {},
@@ -172,23 +178,29 @@ class Session:
         self._disparities = _disparities(told)
         tsdf = TsdfConfig(told.voxel_size, told.trunc_margin)
         config = StreamConfig(smoothing=SmoothingConfig(average=told.smooth_scale))
-        self._whole: Reconstruction = Reconstruction(
-            make_map(told.fusion, tsdf=tsdf, device=torch.device(told.device)), config
-        )
+        device = torch.device(told.device)
+        if told.initial_map:
+            fused, scale = load_map(told.initial_map, device)
+            self._whole: Reconstruction = Reconstruction(fused, config)
+            self._whole.resume(scale)
+        else:
+            self._whole = Reconstruction(make_map(told.fusion, tsdf=tsdf, device=device), config)
         self._known: dict[str, PosedCamera] = {}
         self._records: list[dict[str, Any]] = []
         self._events: list[dict[str, Any]] = []
+        self._streamed = 0
 
     def run(self) -> int:
         """All of it; the exit status."""
         told = self._told
-        steps = Steps("reconstruct", 3, enabled=not told.quiet)
+        steps = Steps("reconstruct", 3 if told.bootstrap else 2, enabled=not told.quiet)
         batches = enumerate(self._source)
-        with steps.step("bootstrap"):
-            first = next(batches, None)
-            if first is None:
-                raise InputError(f"expected images of {self._cameras}, found none")
-            self._bootstrap(first[1])
+        if told.bootstrap:
+            with steps.step("bootstrap"):
+                first = next(batches, None)
+                if first is None:
+                    raise InputError(f"expected images of {self._cameras}, found none")
+                self._bootstrap(first[1])
         if told.per_camera_calib and told.per_camera_calib.exists():
             self._whole.filter.load(told.per_camera_calib)
         with steps.step("frames"):
@@ -201,8 +213,8 @@ class Session:
             self._write()
         fused = sum(record["fused"] for record in self._records)
         unit, size = self._whole.scale.unit, self._whole.map.size
-        print(f"{fused} of {len(self._records)} frames fused, map of {size} {told.fusion}s or blocks, in {unit}")
-        return 1 if self._records and not fused else 0
+        print(f"{fused} of {len(self._records)} frames fused, map of {size} surfels or blocks, in {unit}")
+        return 1 if self._streamed and not fused else 0
 
     def _bootstrap(self, batch: Batch) -> None:
         import cv2
@@ -248,6 +260,7 @@ class Session:
     def _stream(self, number: int, batch: Batch) -> None:
         from vggt_ros.fusion.streaming import StreamFrame
 
+        self._streamed += 1
         self._report(number, batch)
         begun = time.perf_counter()
         frames, spent = [], {}
@@ -329,12 +342,13 @@ class Session:
         out, fused = self._told.out_dir, self._whole.map
         surface = fused.surface()
         write_cloud(out / "map_updated.ply", surface)
-        radius: Any = self._told.voxel_size / 2
+        radius: Any = None
         if isinstance(fused, TsdfFusion):
-            fused.save(out / "tsdf_volume.npz")
+            radius = fused.volume.config.voxel / 2
+            fused.save(out / "tsdf_volume.npz", self._whole.scale)
             write_mesh(out / "mesh.ply", fused.volume.mesh())
         else:
-            fused.save(out / "surfel_map.npz")
+            fused.save(out / "surfel_map.npz", self._whole.scale)
             if isinstance(fused, SurfelFusion):
                 radius = fused.surfels.radii.cpu().numpy()
         if self._told.gaussians:
@@ -345,7 +359,7 @@ class Session:
         metrics = {
             "unit": scale.unit,
             "scale": vars(scale),
-            "fusion": self._told.fusion,
+            "fusion": "tsdf" if isinstance(fused, TsdfFusion) else "surfel",
             "map_size": fused.size,
             "evicted": fused.evicted,
             "points": len(surface.positions),

@@ -12,6 +12,7 @@ from aot_runtime.errors import InputError
 from vggt_ros.fusion.cameras import DepthView, PosedCamera
 from vggt_ros.fusion.npz import read_npz
 from vggt_ros.fusion.render import Rendered, render
+from vggt_ros.fusion.scale import ARBITRARY, Scale, scale_arrays, scale_from_arrays
 from vggt_ros.fusion.surface import SurfacePoints
 from vggt_ros.fusion.surfels import SurfelConfig, SurfelMap
 from vggt_ros.fusion.tsdf import TsdfConfig, TsdfVolume
@@ -36,8 +37,13 @@ class FusedMap(Protocol):
         """All points."""
         ...
 
-    def save(self, path: Path) -> None:
-        """Write the map as .npz, to be loaded again."""
+    def save(self, path: Path, scale: Scale = ARBITRARY) -> None:
+        """Write the map, and what its unit is, as .npz for `load_map`."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where the map lies; views must lie there too."""
         ...
 
     @property
@@ -70,9 +76,14 @@ class SurfelFusion:
         surfels = self.surfels
         return SurfacePoints(surfels.positions, surfels.normals, surfels.colours, surfels.weights)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, scale: Scale = ARBITRARY) -> None:
         """See `FusedMap`."""
-        self.surfels.save(path)
+        self.surfels.save(path, scale_arrays(scale))
+
+    @property
+    def device(self) -> torch.device:
+        """See `FusedMap`."""
+        return self.surfels.device
 
     @property
     def size(self) -> int:
@@ -109,9 +120,14 @@ class TsdfFusion:
             self._surface = self.volume.points()
         return self._surface
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, scale: Scale = ARBITRARY) -> None:
         """See `FusedMap`."""
-        self.volume.save(path)
+        self.volume.save(path, scale_arrays(scale))
+
+    @property
+    def device(self) -> torch.device:
+        """See `FusedMap`."""
+        return self.volume.device
 
     @property
     def size(self) -> int:
@@ -143,13 +159,14 @@ def make_map(
     raise InputError(f"expected a map of kind {' or '.join(KINDS)}, found {kind!r}")
 
 
-def load_map(path: Path, device: torch.device | None = None) -> FusedMap:
-    """A map that was saved, of either kind.
+def load_map(path: Path, device: torch.device | None = None) -> tuple[FusedMap, Scale]:
+    """A map that was saved, of either kind, and what its unit is; without a word about that it is arbitrary.
 
     Raises:
         InputError: the file is no map.
     """
-    names = read_npz(path, "a saved map")
-    if "truncation" in names:
-        return TsdfFusion(TsdfVolume.load(path, device=device))
-    return SurfelFusion(SurfelMap.load(path, device=device))
+    data = read_npz(path, "a saved map")
+    scale = scale_from_arrays(data, str(path))
+    if "truncation" in data:
+        return TsdfFusion(TsdfVolume.load(path, device=device)), scale
+    return SurfelFusion(SurfelMap.load(path, device=device)), scale

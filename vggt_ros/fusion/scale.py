@@ -55,6 +55,26 @@ class Scale:
 ARBITRARY = Scale()
 
 
+def scale_arrays(scale: Scale) -> dict[str, np.ndarray]:
+    """A scale as arrays for a file."""
+    numbers = [scale.factor, scale.spread, scale.rotation_error, scale.position_error]
+    return {"scale_source": np.array(scale.source), "scale_numbers": np.array(numbers, np.float64)}
+
+
+def scale_from_arrays(arrays: Mapping[str, np.ndarray], where: str) -> Scale:
+    """The scale of a file that has `scale_arrays`; arbitrary if it has none.
+
+    Raises:
+        InputError: what it has is no scale.
+    """
+    if "scale_source" not in arrays:
+        return ARBITRARY
+    source, numbers = str(arrays["scale_source"]), arrays.get("scale_numbers")
+    if source not in SOURCES or numbers is None or numbers.shape != (4,) or not np.isfinite(numbers).all():
+        raise InputError(f"expected a scale by one of {', '.join(SOURCES)}, found {source!r} in {where}")
+    return Scale(source, *(float(number) for number in numbers))
+
+
 def scaled_by_poses(
     bootstrap: Bootstrap,
     poses: Mapping[str, np.ndarray],

@@ -130,6 +130,7 @@ class Reconstruction:
                     views.confidence[index],
                     colour,
                     range_max=self.config.range_max,
+                    device=self.map.device,
                 )
             )
             self._poses[name] = camera.pose
@@ -167,6 +168,18 @@ class Reconstruction:
             sum(not result.fused for result in results),
         )
         return results
+
+    def resume(self, scale: Scale, time_s: float = 0.0) -> None:
+        """Go on with the map that this was made with, which is not empty: it was saved before.
+
+        Raises:
+            InputError: the map is empty.
+        """
+        if not self.map.size:
+            raise InputError("expected a map to go on with, found an empty one", "bootstrap first")
+        self.scale = scale
+        self.keyframes.bootstrapped(time_s)
+        self.wants_bootstrap = None
 
     def reset_calibration(self) -> None:
         """Forget scale and shift of all cameras, for example after the depth network was changed."""
@@ -224,5 +237,6 @@ class Reconstruction:
                 edge=self.config.edge,
                 range_max=self.config.range_max,
                 noise=MAD_TO_SIGMA * result.residual,
+                device=self.map.device,
             )
         )

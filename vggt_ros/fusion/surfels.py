@@ -8,6 +8,7 @@ bounded by what surfels weigh and how long ago they were seen, never by their or
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -198,9 +199,10 @@ class SurfelMap:
 
     # -- files ---------------------------------------------------------------------------------------------------------
 
-    def save(self, path: Path) -> None:
-        """Write all surfels as .npz: position, normal, radius, colour, weight, seen, doubts."""
-        write_npz(path, {part.name: getattr(self._all, part.name).cpu().numpy() for part in fields(self._all)})
+    def save(self, path: Path, more: Mapping[str, np.ndarray] | None = None) -> None:
+        """Write all surfels as .npz: position, normal, radius, colour, weight, seen, doubts; and `more`."""
+        arrays = {part.name: getattr(self._all, part.name).cpu().numpy() for part in fields(self._all)}
+        write_npz(path, {**arrays, **(more or {})})
 
     @classmethod
     def load(cls, path: Path, config: SurfelConfig | None = None, device: torch.device | None = None) -> SurfelMap:

@@ -8,6 +8,7 @@ with less than a surface's weight, and weights are capped, so that the field fol
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -272,11 +273,11 @@ class TsdfVolume:
 
     # -- files ---------------------------------------------------------------------------------------------------------
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, more: Mapping[str, np.ndarray] | None = None) -> None:
         """Write the observed voxels as .npz.
 
         Keys: `coords` (N, 3) voxel centres, `values` (N,) -1..1, `weights` (N,), `colours` (N, 3) 0..255, `voxel`,
-        `truncation`.
+        `truncation`; `more` beside them.
         """
         order = self._index.rows
         places = self._places(unpack(self._index.keys))
@@ -288,7 +289,7 @@ class TsdfVolume:
             "colours": self._colours[order][known],
         }
         numbers = {"voxel": np.float64(self.config.voxel), "truncation": np.float64(self.config.reach)}
-        write_npz(path, {**{key: array.cpu().numpy() for key, array in arrays.items()}, **numbers})
+        write_npz(path, {**{key: array.cpu().numpy() for key, array in arrays.items()}, **numbers, **(more or {})})
 
     @classmethod
     def load(cls, path: Path, config: TsdfConfig | None = None, device: torch.device | None = None) -> TsdfVolume:

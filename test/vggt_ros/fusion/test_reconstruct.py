@@ -40,8 +40,9 @@ def rig_files(room: Room, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def reconstruct(room: Room, rig_files: Path, tmp_path: Path) -> Callable[..., int]:
     """reconstruct(*arguments) -> exit status; `--out_dir` is tmp_path / "out"."""
 
-    def run(*more: str, poses: bool = True, depth: bool = True, out: str = "out") -> int:
-        told = ["--images", str(rig_files / "images"), "--bootstrap", str(room.folder / "vggt_like.npz")]
+    def run(*more: str, poses: bool = True, depth: bool = True, bootstrap: bool = True, out: str = "out") -> int:
+        told = ["--images", str(rig_files / "images")]
+        told += ["--bootstrap", str(room.folder / "vggt_like.npz")] if bootstrap else []
         told += ["--views", "left,front,right", "--out_dir", str(tmp_path / out), "--quiet"]
         told += ["--poses", str(rig_files / "poses.json")] if poses else []
         told += ["--depth_folder", str(rig_files / "depth")] if depth else []
@@ -79,7 +80,8 @@ def test_the_room_from_files_to_a_map_on_disk(
         assert np.nanmedian(np.abs(depth - room.frames["depth"][frame])[room.still(frame)]) <= 0.03
         assert row["scale"] == pytest.approx(room.relative["inv_depth_scale"][frame], abs=0.01)
     assert json.loads(calibration.read_text())["cameras"].keys() == set(CAMERAS)
-    again = load_map(out / ("tsdf_volume.npz" if fusion == "tsdf" else "surfel_map.npz"))
+    again, scale = load_map(out / ("tsdf_volume.npz" if fusion == "tsdf" else "surfel_map.npz"))
+    assert scale.source == "baselines"
     points = again.surface().positions.numpy()
     assert len(points) == metrics["points"]
     assert np.median(np.abs(room.distance(points))) < 0.01
@@ -99,6 +101,24 @@ def test_two_runs_write_the_same_bytes(reconstruct: Callable[..., int], tmp_path
     names = ["map_updated.ply", "bootstrap_map.ply", "surfel_map.npz", "depth_metric/camera_left_batch_00001.npz"]
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+
+
+def test_a_saved_map_is_gone_on_with(reconstruct: Callable[..., int], rig_files: Path, tmp_path: Path) -> None:
+    intrinsics = ("--intrinsics", str(rig_files / "intrinsics.json"))
+    assert reconstruct("--max_batches", "2", out="first") == 0
+    before = json.loads((tmp_path / "first" / "metrics.json").read_text())
+    saved = ("--initial_map", str(tmp_path / "first" / "surfel_map.npz"))
+    assert reconstruct(*saved, *intrinsics, bootstrap=False) == 0
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["scale"] == before["scale"]
+    assert len(metrics["records"]) == 12  # no instant is spent on a bootstrap
+    assert all(row["fused"] for row in metrics["records"])
+    assert metrics["points"] > before["points"]
+    assert not (tmp_path / "out" / "bootstrap_map.ply").exists()
+    assert reconstruct(*saved, bootstrap=False, depth=False) == 2
+    # Without intrinsics there is no camera, so nothing can be fused.
+    assert reconstruct(*saved, bootstrap=False, out="blind") == 1
+    assert "expected intrinsics and a pose" in (tmp_path / "blind" / "metrics.json").read_text()
 
 
 def test_without_anything_metric_the_scale_must_be_declared_arbitrary(
@@ -156,6 +176,7 @@ def test_only_the_bootstrap_without_a_source_of_depth(reconstruct: Callable[...,
         (["--depth_folder", "nowhere"], "found nothing at nowhere"),
         (["--depth_engine", "x.pt2"], "found both"),
         (["--poses", "nowhere.json"], "expected poses as JSON"),
+        (["--initial_map", "map.npz"], "--bootstrap or --initial_map, found both"),
         (["--bootstrap", "nowhere.npz"], "expected a bootstrap"),
     ],
 )

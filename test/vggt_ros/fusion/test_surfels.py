@@ -13,6 +13,7 @@ from synthetic_room import MOVER, Room
 from aot_runtime.errors import InputError
 from vggt_ros.fusion.cameras import PosedCamera, depth_view
 from vggt_ros.fusion.maps import SurfelFusion, TsdfFusion, load_map, make_map
+from vggt_ros.fusion.scale import Scale
 from vggt_ros.fusion.surfels import SurfelConfig, SurfelMap, segment_sums
 
 _CAMERA = PosedCamera(np.array([[60.0, 0, 31.5], [0, 60, 23.5], [0, 0, 1]]), np.eye(4), 64, 48)
@@ -133,14 +134,19 @@ def test_maps_of_both_kinds_survive_a_file(room: Room, tmp_path: Path) -> None:
     for kind, type_ in (("surfel", SurfelFusion), ("tsdf", TsdfFusion)):
         one = make_map(kind)
         one.fuse(depth_view(room.camera(1), room.static_depth[1]))
-        one.save(tmp_path / "map.npz")
-        again = load_map(tmp_path / "map.npz")
+        scale = Scale("baselines", 2.7, 0.01, 0.5, 0.02)
+        one.save(tmp_path / "map.npz", scale)
+        again, told = load_map(tmp_path / "map.npz")
+        assert told == scale
         assert isinstance(again, type_)
         assert again.size == one.size
         for a, b in zip(vars(one.surface()).values(), vars(again.surface()).values()):
             assert torch.equal(a, b)
         shown, true = again.render(room.camera(4)), one.render(room.camera(4))
         assert torch.equal(shown.index, true.index)
+        one.save(tmp_path / "map.npz")
+        assert not load_map(tmp_path / "map.npz")[1].metric
+        assert one.device.type == "cpu"
     with pytest.raises(InputError, match="surfel or tsdf"):
         make_map("octree")
 
@@ -155,6 +161,9 @@ def test_files_that_are_no_surfels_are_refused(room: Room, tmp_path: Path) -> No
         np.savez(path, **{**data, name: array})
         with pytest.raises(InputError, match=f"expected finite {name}"):
             load_map(path)
+    np.savez(path, **{**data, "scale_source": np.array("guess")})
+    with pytest.raises(InputError, match="found 'guess'"):
+        load_map(path)
     np.savez(path, position=data["position"])
     with pytest.raises(InputError, match="expected saved surfels with"):
         load_map(path)
