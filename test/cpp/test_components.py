@@ -21,9 +21,10 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from small_artifacts import small_aliked, small_depth
 
 from aot_runtime.ros.qos import image_input_qos
-from cpp_nodes import CppNode, SharedSession, executable
+from cpp_nodes import NEEDS_COMPONENTS, CppNode, SharedSession
 
 pytest_plugins = ["cpp_nodes"]  # the fixture shared_ros
+pytestmark = NEEDS_COMPONENTS
 
 DEPTH_OUTPUTS = {"depth": Image, "depth/camera_info": CameraInfo, "points": PointCloud2, "depth_image": Image}
 ALIKED_OUTPUTS = {"keypoints": PointCloud2, "image_keypoints": Image, "tracks": PointCloud2, "image_tracks": Image}
@@ -50,7 +51,6 @@ class Pair:
         outputs: dict[str, Any],
         **values: Any,
     ) -> None:
-        executable(kind)
         remap = [part for topic in inputs for part in ("-r", f"~/{topic}:=/{topic}")]
         self.ros = ros
         self.python = ros.start(node_class, cli_args=["--ros-args", "-r", "__node:=py", *remap], **values)
@@ -88,7 +88,6 @@ def depth_pair(shared_ros: SharedSession, artifact_cache: Path) -> Callable[...,
     def make(**values: Any) -> Pair:
         from depth_ros.node import DepthNode
 
-        executable("depth_node")
         given = {"artifact": small_depth(artifact_cache, max_depth=20.0), **values}
         return Pair(shared_ros, "depth_node", DepthNode, ("image", "camera_info"), DEPTH_OUTPUTS, **given)
 
@@ -100,7 +99,6 @@ def aliked_pair(shared_ros: SharedSession, artifact_cache: Path, shared: Path) -
     def make(**values: Any) -> Pair:
         from aliked_ros.node import AlikedNode
 
-        executable("aliked_node")
         given = {"artifact": small_aliked(artifact_cache, shared), "track": True, **values}
         outputs = {name: kind for name, kind in ALIKED_OUTPUTS.items() if given["track"] or "track" not in name}
         return Pair(shared_ros, "aliked_node", AlikedNode, ("image",), outputs, **given)
@@ -239,7 +237,6 @@ def parameters_of(ros: SharedSession, node: str) -> dict[str, tuple[Any, Any]]:
 
 @pytest.mark.parametrize("kind", ["f3_node", "depth_node", "aliked_node"])
 def test_parameters_are_described_alike(shared_ros: SharedSession, kind: str) -> None:
-    executable(kind)
     family = kind.removesuffix("_node")
     module = __import__(f"{family}_ros.node", fromlist=["node"])
     node_class = getattr(module, {"f3": "F3Node", "depth": "DepthNode", "aliked": "AlikedNode"}[family])
@@ -348,3 +345,17 @@ def test_a_parameter_out_of_range_ends_the_command_with_a_reason(shared_ros: Sha
     assert node.end_status == 2
     assert "num_threads" in node.log()
     assert "keep to the documented range" in node.log()
+
+
+def test_simulated_time_that_goes_back_is_counted(aliked_pair: Callable[..., Pair], photo: np.ndarray) -> None:
+    from builtin_interfaces.msg import Time
+    from rosgraph_msgs.msg import Clock
+
+    pair = aliked_pair(track=False, use_sim_time=True)
+    clock = pair.publisher(Clock, "/clock")
+    for second in (100, 101, 40):
+        clock.publish(Clock(clock=Time(sec=second)))
+        pair.ros.spin(0.5)
+    assert pair.ros.until(lambda: pair.cpp.drops == {"time_jump_ros": 1} == pair.python.health.drops())
+    pair.publisher(Image, "/image").publish(rgb_message(photo))
+    pair.wait(1)

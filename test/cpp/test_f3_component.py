@@ -24,11 +24,12 @@ from ros_session import parameters
 from sensor_msgs.msg import CameraInfo, Image
 
 from aot_runtime.ros.qos import image_input_qos
-from cpp_nodes import CppNode, SharedSession, executable
+from cpp_nodes import NEEDS_COMPONENTS, CppNode, SharedSession
 from f3_ros.node import F3Node
 from f3_ros.replay_node import ReplayNode
 
 pytest_plugins = ["cpp_nodes"]  # the fixture shared_ros
+pytestmark = NEEDS_COMPONENTS
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDING = "m3ed_layout_gen41_1280x720.h5"  # 0.7 s, evt3
@@ -66,7 +67,6 @@ class F3Pair:
     """
 
     def __init__(self, ros: SharedSession, outputs: dict[str, Any], **values: Any) -> None:
-        executable("f3_node")
         self.ros = ros
         self.python = ros.start(F3Node, cli_args=["--ros-args", "-r", "__node:=py"], **values)
         self.cpp: CppNode = ros.start_cpp("f3_node", "cpp", True, **values)

@@ -29,7 +29,8 @@ DiagnosticsPublisher::DiagnosticsPublisher(rclcpp_lifecycle::LifecycleNode& node
     : node_(node), monitor_(monitor) {
   // Not a lifecycle publisher: why a node is not active is what people look for here.
   publisher_ = rclcpp::create_publisher<diagnostic_msgs::msg::DiagnosticArray>(node, "/diagnostics", rclcpp::QoS(10));
-  timer_ = node.create_wall_timer(std::chrono::duration<double>(period_s), [this] {
+  const auto period = std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::duration<double>(period_s));
+  timer_ = node.create_wall_timer(period, [this] {
     try {
       publish();
     } catch (const std::exception& error) {  // the context may have been shut down

@@ -61,7 +61,8 @@ Result<HotPixelMask> HotPixelMask::load(const std::string& path) {
   if (!std::filesystem::is_regular_file(path)) return Error{"expected a mask file, found nothing at " + path, ""};
   if (std::filesystem::path(path).extension() == ".npz") {
     if (!read_npy(zip_member(path, "mask.npy"), mask)) {
-      return Error{"expected an array `mask` (H, W), found none in " + path, "write it with event_info or numpy.savez"};
+      return Error{"expected an array `mask` (H, W), found none in " + path,
+                   "write it with numpy.savez(FILE, mask=MASK)"};
     }
     return mask;
   }

@@ -10,6 +10,7 @@
 #include <stdexcept>
 
 #include "lifecycle_model_node.hpp"
+#include "message_making.hpp"
 
 namespace aot_perception {
 namespace {
@@ -146,6 +147,35 @@ TEST_F(Lifecycle, ReportsInEveryStateAlsoAfterAFailedAutostart) {
   EXPECT_EQ(last.name, "probe");
   EXPECT_EQ(last.level, diagnostic_msgs::msg::DiagnosticStatus::ERROR);
   EXPECT_EQ(last.message, "unconfigured: cannot configure: expected A, found B; do C");
+  executor_.remove_node(listener);
+}
+
+TEST_F(Lifecycle, AnOutputReachesASubscriberOfTheProcessWithoutACopy) {
+  using sensor_msgs::msg::Image;
+  const auto options = rclcpp::NodeOptions().use_intra_process_comms(true);
+  const auto node = std::make_shared<Probe>(rclcpp::NodeOptions(options).append_parameter_override("autostart", false));
+  node->configure();
+  node->activate();
+  const auto output = node->make_output<Image>("~/image");
+  output->on_activate();
+  EXPECT_FALSE(wanted(output));
+  const auto listener = std::make_shared<rclcpp::Node>("listener", options);
+  Image::UniquePtr got;
+  const auto subscription = listener->create_subscription<Image>(
+      "/probe/image", 10, [&got](Image::UniquePtr message) { got = std::move(message); });
+  executor_.add_node(node->get_node_base_interface());
+  executor_.add_node(listener);
+  spin_for(milliseconds(200));
+  EXPECT_TRUE(wanted(output));
+  const std::vector<float> values(16 * 8, 1.5F);
+  auto sent = float_image(std_msgs::msg::Header(), 8, 16, 1, values.data());
+  const auto* const memory = sent->data.data();
+  output->publish(std::move(sent));
+  spin_for(milliseconds(200));
+  ASSERT_NE(got, nullptr);
+  EXPECT_EQ(got->data.data(), memory);
+  EXPECT_EQ(got->encoding, "32FC1");
+  EXPECT_EQ(got->step, 64U);
   executor_.remove_node(listener);
 }
 
