@@ -59,6 +59,11 @@ class PixelMap:
             self.shift_y * other.scale_y + other.shift_y,
         )
 
+    @property
+    def inverse(self) -> PixelMap:
+        """The map back."""
+        return PixelMap(1 / self.scale_x, 1 / self.scale_y, -self.shift_x / self.scale_x, -self.shift_y / self.scale_y)
+
     def applied_to(self, matrix: np.ndarray) -> np.ndarray:
         """The camera matrix (3, 3), or projection matrix (3, 4), of the second grid from that of the first, float64."""
         change = np.array([[self.scale_x, 0, self.shift_x], [0, self.scale_y, self.shift_y], [0, 0, 1.0]])

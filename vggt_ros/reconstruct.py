@@ -37,7 +37,7 @@ from vggt_ros.rig import Rig, read_intrinsics, read_poses
 
 if TYPE_CHECKING:
     from vggt_ros.depth_sources import DisparitySource
-    from vggt_ros.fusion.bootstrap import Bootstrap
+    from vggt_ros.fusion.bootstrap import Bootstrap, BootstrapSource
     from vggt_ros.fusion.cameras import PosedCamera
     from vggt_ros.fusion.streaming import FrameResult, Reconstruction
 
@@ -62,7 +62,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--intrinsics", type=Path, help="JSON or NPZ: {camera: 3x3} of the images; default: the bootstrap's")
     add("--poses", type=Path, help="JSON or NPZ: camera-to-world 4x4 in metres, {camera: 4x4} or by camera and frame")
     add("--initial_map", type=Path, help="go on with a map of an earlier run (NPZ) instead of a bootstrap")
-    add("--bootstrap", type=Path, help="NPZ with poses, intrinsics and depth of the first instant")
+    add("--vggt_engine", type=Path, help="VGGT artifact (.pt2, .onnx or .engine) that makes the bootstrap")
+    add("--bootstrap", type=Path, help="instead of a network: NPZ of the first instant's poses, intrinsics and depth")
     add("--metric_depth", type=Path, help="NPZ {camera: depth in metres} on the bootstrap's grid, to find the scale")
     add("--arbitrary_scale", action="store_true", help="go on without metres if nothing metric is known")
     add("--depth_engine", type=Path, help="Depth Anything artifact (.pt2, .onnx or .engine)")
@@ -151,6 +152,20 @@ def _disparities(told: argparse.Namespace) -> DisparitySource | None:
     return None
 
 
+def _bootstrap_source(told: argparse.Namespace, cameras: Sequence[str], rig: Rig) -> BootstrapSource:
+    from vggt_ros.fusion.bootstrap import NpzSource
+
+    if told.bootstrap:
+        return NpzSource(told.bootstrap, tuple(cameras))
+    from aot_runtime.compiled_model import load_model
+    from aot_runtime.offline import warn_of_random_weights
+    from vggt_ros.network_source import NetworkSource
+
+    model = load_model(told.vggt_engine, told.device)
+    warn_of_random_weights(model.manifest, "the map means")
+    return NetworkSource(model, rig.intrinsics)
+
+
 class Session:
     """One run of the command."""
 
@@ -164,9 +179,10 @@ class Session:
 
         if not 0 <= told.smooth_scale <= 1:
             raise InputError(f"expected --smooth_scale from 0 to 1, found {told.smooth_scale}")
-        if bool(told.bootstrap) == bool(told.initial_map):
-            found = "both" if told.bootstrap else "neither"
-            raise InputError(f"expected --bootstrap or --initial_map, found {found}")
+        starts = [name for name in ("vggt_engine", "bootstrap", "initial_map") if getattr(told, name)]
+        if len(starts) != 1:
+            found = " and ".join(f"--{name}" for name in starts) or "none"
+            raise InputError(f"expected one of --vggt_engine, --bootstrap and --initial_map, found {found}")
         if told.initial_map and not (told.depth_engine or told.depth_folder):
             raise InputError("expected --depth_engine or --depth_folder to go on with a map, found neither")
         self._told = told
@@ -186,6 +202,7 @@ class Session:
         else:
             self._whole = Reconstruction(make_map(told.fusion, tsdf=tsdf, device=device), config)
         self._known: dict[str, PosedCamera] = {}
+        self._sizes: dict[str, tuple[int, int]] = {}
         self._records: list[dict[str, Any]] = []
         self._events: list[dict[str, Any]] = []
         self._streamed = 0
@@ -193,9 +210,9 @@ class Session:
     def run(self) -> int:
         """All of it; the exit status."""
         told = self._told
-        steps = Steps("reconstruct", 3 if told.bootstrap else 2, enabled=not told.quiet)
+        steps = Steps("reconstruct", 2 if told.initial_map else 3, enabled=not told.quiet)
         batches = enumerate(self._source)
-        if told.bootstrap:
+        if not told.initial_map:
             with steps.step("bootstrap"):
                 first = next(batches, None)
                 if first is None:
@@ -217,23 +234,17 @@ class Session:
         return 1 if self._streamed and not fused else 0
 
     def _bootstrap(self, batch: Batch) -> None:
-        import cv2
-
-        from vggt_ros.fusion.bootstrap import NpzSource
         from vggt_ros.fusion.ply import write_cloud
 
         self._report(0, batch)
-        views = NpzSource(self._told.bootstrap, tuple(self._cameras)).bootstrap(batch.images)
-        views = self._scaled(views, batch.frame)
-        height, width = views.depth.shape[1:]
+        source = _bootstrap_source(self._told, self._cameras, self._rig)
+        views = self._scaled(source.bootstrap(batch.images), batch.frame)
         colours = {}
         for index, name in enumerate(views.names):
             image = batch.images[name]
-            shape = image.shape[:2]
-            colours[name] = image
-            if shape != (height, width):
-                colours[name] = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-            self._known[name] = views.camera(index).resized(shape[1], shape[0])
+            colours[name] = views.colour(index, image)
+            self._sizes[name] = (image.shape[1], image.shape[0])
+            self._known[name] = views.image_camera(index, image.shape[1], image.shape[0])
         self._whole.bootstrap(views, colours)
         count = write_cloud(self._told.out_dir / "bootstrap_map.ply", self._whole.map.surface())
         _LOG.info(
@@ -269,7 +280,7 @@ class Session:
             try:
                 assert self._disparities is not None
                 relative = self._disparities.disparity(name, batch.names[name], image)
-                camera = self._camera(name, batch.frame, image)
+                camera = self._camera(number, name, batch.frame, image)
             except InputError as error:
                 self._event(number, name, str(error))
                 continue
@@ -281,7 +292,7 @@ class Session:
         if self._whole.wants_bootstrap:
             self._event(number, "", f"a new bootstrap is due: {self._whole.wants_bootstrap}")
 
-    def _camera(self, name: str, frame: int, image: np.ndarray) -> PosedCamera:
+    def _camera(self, number: int, name: str, frame: int, image: np.ndarray) -> PosedCamera:
         from vggt_ros.fusion.cameras import PosedCamera
 
         height, width = image.shape[:2]
@@ -294,11 +305,15 @@ class Session:
         if pose is None and self._rig.poses.get(name):
             raise InputError(f"expected a pose of '{name}' at frame {frame}, found only others", "check --poses")
         if known is not None:
-            matrix = known.resized(width, height).matrix if matrix is None else matrix
+            matrix = known.matrix if matrix is None else matrix
             pose = known.pose if pose is None else pose
         assert matrix is not None
         assert pose is not None
-        return PosedCamera(matrix, pose, width, height)
+        first = self._sizes.setdefault(name, (width, height))
+        if first != (width, height):
+            told = f"its images were {first[0]}x{first[1]} and are {width}x{height}; taken for resized"
+            self._event(number, name, told)
+        return PosedCamera(matrix, pose, *first).resized(width, height)
 
     def _report(self, number: int, batch: Batch) -> None:
         for name in self._cameras:

@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from aot_runtime.errors import InputError
+from depth_ros.camera import PixelMap
 from vggt_ros.fusion.cameras import PosedCamera, checked_pose
 from vggt_ros.fusion.npz import read_npz
 from vggt_ros.fusion.scale import ARBITRARY, Scale
@@ -28,6 +29,7 @@ class Bootstrap:
         depth: (N, H, W) float32, z; NaN where unknown.
         confidence: (N, H, W) float32 >= 0, about 1 for an ordinary pixel.
         scale: what its unit of length is.
+        grids: from the pixels of each view's image to those of its depth; empty: the whole image was resized.
 
     Raises:
         InputError: the shapes disagree, names repeat, or a pose or matrix is none.
@@ -39,6 +41,7 @@ class Bootstrap:
     depth: np.ndarray
     confidence: np.ndarray
     scale: Scale = field(default=ARBITRARY)
+    grids: tuple[PixelMap, ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.names)
@@ -57,6 +60,8 @@ class Bootstrap:
                 raise InputError(
                     f"expected {name} {shape} for {count} views, found {getattr(self, name).shape} in a bootstrap"
                 )
+        if self.grids and len(self.grids) != count:
+            raise InputError(f"expected a grid for each of {count} views, found {len(self.grids)}")
         for index in range(count):
             self.camera(index)
 
@@ -64,6 +69,27 @@ class Bootstrap:
         """The camera of a view."""
         height, width = self.depth.shape[1:]
         return PosedCamera(self.intrinsics[index], self.poses[index], width, height)
+
+    def image_camera(self, index: int, width: int, height: int) -> PosedCamera:
+        """The camera of the image, of width x height pixels, that a view was made from."""
+        back = self._grid(index, width, height).inverse
+        return PosedCamera(back.applied_to(self.intrinsics[index]), self.poses[index], width, height)
+
+    def colour(self, index: int, image: np.ndarray) -> np.ndarray:
+        """The image (H, W, 3) uint8 that a view was made from, on the depth's grid; black beyond its border."""
+        height, width = self.depth.shape[1:]
+        if not self.grids and image.shape[:2] == (height, width):
+            return image
+        import cv2
+
+        grid = self._grid(index, image.shape[1], image.shape[0])
+        matrix = np.array([[grid.scale_x, 0, grid.shift_x], [0, grid.scale_y, grid.shift_y]])
+        return np.asarray(cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR))
+
+    def _grid(self, index: int, width: int, height: int) -> PixelMap:
+        if self.grids:
+            return self.grids[index]
+        return PixelMap.half_pixel((width, height), (self.depth.shape[2], self.depth.shape[1]))
 
     def subset(self, names: Sequence[str]) -> Bootstrap:
         """Only some views, in their order here.
@@ -82,6 +108,7 @@ class Bootstrap:
             intrinsics=self.intrinsics[keep],
             depth=self.depth[keep],
             confidence=self.confidence[keep],
+            grids=tuple(self.grids[index] for index in keep) if self.grids else (),
         )
 
 
@@ -125,7 +152,10 @@ class NpzSource:
 
 
 def bootstrap_from_arrays(
-    data: Mapping[str, np.ndarray], names: Sequence[str] = (), where: str = "arrays"
+    data: Mapping[str, np.ndarray],
+    names: Sequence[str] = (),
+    where: str = "arrays",
+    grids: Sequence[PixelMap] = (),
 ) -> Bootstrap:
     """A bootstrap, of arbitrary scale, from arrays with the keys that `NpzSource` lists.
 
@@ -148,6 +178,7 @@ def bootstrap_from_arrays(
         _intrinsics(data, depth.shape[1], depth.shape[2], where),
         depth,
         np.ones_like(depth) if confidence is None else relative_confidence(np.asarray(confidence, np.float32)),
+        grids=tuple(grids),
     )
 
 

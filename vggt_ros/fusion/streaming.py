@@ -140,23 +140,15 @@ class Reconstruction:
     def update(self, frames: Sequence[StreamFrame], time_s: float = 0.0) -> list[FrameResult]:
         """Align the frames of one instant to the map, then fuse those that fit.
 
-        A camera that is missing is simply not there. All are aligned before the first is fused, so that their order
-        does not matter to the depth.
+        A camera that is missing is simply not there, and one whose images are not of its size is rejected alone. All
+        are aligned before the first is fused, so that their order does not matter to the depth.
 
         Raises:
-            InputError: a camera occurs twice, or an image is not of its camera's size.
+            InputError: a camera occurs twice.
         """
         names = [frame.name for frame in frames]
         if len(set(names)) != len(names):
             raise InputError(f"expected each camera once in a batch, found {sorted(names)}")
-        for frame in frames:
-            for image in (frame.relative, frame.colour):
-                if image is not None and image.shape[:2] != (frame.camera.height, frame.camera.width):
-                    raise InputError(
-                        f"expected images of {frame.camera.width}x{frame.camera.height} pixels from camera"
-                        f" '{frame.name}', found {image.shape[1]}x{image.shape[0]}",
-                        "give the camera matrix of the images' own size",
-                    )
         results = [self._aligned(frame) for frame in frames]
         for frame, result in zip(frames, results):
             if result.fused:
@@ -186,6 +178,13 @@ class Reconstruction:
         self.filter.reset()
 
     def _aligned(self, frame: StreamFrame) -> FrameResult:
+        size = (frame.camera.height, frame.camera.width)
+        for image in (frame.relative, frame.colour):
+            if image is not None and image.shape[:2] != size:
+                found = "x".join(str(side) for side in image.shape[1::-1])
+                problem = f"expected images of the camera's {size[1]}x{size[0]} pixels, found {found}"
+                depth = np.full(frame.relative.shape[:2], np.nan, np.float32)
+                return FrameResult(frame.name, depth, None, float("nan"), 0.0, 0.0, False, problem)
         shown = self.map.render(frame.camera)
         fit = fit_disparity(frame.relative, shown.depth.cpu().numpy(), limits=self.config.limits)
         problem = self._jump(frame, fit.accepted)

@@ -158,6 +158,34 @@ def test_a_camera_that_drops_out_and_a_broken_image_cost_only_themselves(
     assert "02.png" in metrics["events"][0]["problem"]
 
 
+def test_images_that_change_their_size_are_taken_for_resized_and_this_is_said(
+    room: Room, reconstruct: Callable[..., int], rig_files: Path, tmp_path: Path
+) -> None:
+    import cv2
+
+    images, depth = tmp_path / "images", tmp_path / "depth"
+    for name in CAMERAS:
+        (images / name).mkdir(parents=True)
+        (depth / name).mkdir(parents=True)
+        for path in sorted((rig_files / "images" / name).iterdir()):
+            (images / name / path.name).write_bytes(path.read_bytes())
+            disparity = np.load(rig_files / "depth" / name / f"{path.stem}.npy")
+            if (name, path.stem) == ("front", "02"):
+                small = cv2.resize(cv2.imread(str(path)), (80, 60), interpolation=cv2.INTER_AREA)
+                cv2.imwrite(str(images / name / path.name), small)
+                disparity = disparity.reshape(60, 2, 80, 2).mean((1, 3))
+            np.save(depth / name / f"{path.stem}.npy", disparity)
+    more = ("--images", str(images), "--intrinsics", str(rig_files / "intrinsics.json"))
+    assert reconstruct(*more, "--depth_folder", str(depth), "--save_per_frame_depth", "1") == 0
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert all(row["fused"] for row in metrics["records"])
+    (event,) = metrics["events"]
+    assert event["problem"] == "its images were 160x120 and are 80x60; taken for resized"
+    with np.load(tmp_path / "out" / "depth_metric" / "camera_front_batch_00002.npz") as file:
+        true = room.frames["depth"][room.index("front", 2)].reshape(60, 2, 80, 2).mean((1, 3))
+        assert np.nanmedian(np.abs(file["depth"] - true)) <= 0.03
+
+
 def test_only_the_bootstrap_without_a_source_of_depth(reconstruct: Callable[..., int], tmp_path: Path) -> None:
     assert reconstruct(depth=False) == 0
     out = tmp_path / "out"
@@ -176,7 +204,7 @@ def test_only_the_bootstrap_without_a_source_of_depth(reconstruct: Callable[...,
         (["--depth_folder", "nowhere"], "found nothing at nowhere"),
         (["--depth_engine", "x.pt2"], "found both"),
         (["--poses", "nowhere.json"], "expected poses as JSON"),
-        (["--initial_map", "map.npz"], "--bootstrap or --initial_map, found both"),
+        (["--initial_map", "map.npz"], "found --bootstrap and --initial_map"),
         (["--bootstrap", "nowhere.npz"], "expected a bootstrap"),
     ],
 )

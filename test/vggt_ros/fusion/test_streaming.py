@@ -114,13 +114,18 @@ def test_depth_unknown_in_a_bootstrap_leaves_a_hole_and_no_depth_is_refused(room
         whole.bootstrap(replace(views, depth=np.full_like(depth, np.nan)))
 
 
-def test_another_image_size_with_its_camera_is_no_problem_and_without_is_refused(room: Room) -> None:
+def test_another_image_size_with_its_camera_is_no_problem_and_without_costs_only_this_frame(room: Room) -> None:
     whole = _started(room)
-    frame = room.batch(1)[1]
-    half = frame.relative.reshape(60, 2, 80, 2).mean((1, 3))
-    with pytest.raises(InputError, match="expected images of 160x120 pixels from camera 'front', found 80x60"):
-        whole.update([replace(frame, relative=half, colour=None)])
-    (result,) = whole.update([replace(frame, relative=half, colour=None, camera=frame.camera.resized(80, 60))])
+    left, front, right = room.batch(1)
+    half = front.relative.reshape(60, 2, 80, 2).mean((1, 3))
+    results = whole.update([left, replace(front, relative=half, colour=None), right])
+    assert [result.fused for result in results] == [True, False, True]
+    assert "expected images of the camera's 160x120 pixels, found 80x60" in results[1].problem
+    assert results[1].depth.shape == (60, 80)
+    assert np.isnan(results[1].depth).all()
+    (result,) = whole.update([replace(front, colour=front.colour[::2, ::2])])
+    assert not result.fused
+    (result,) = whole.update([replace(front, relative=half, colour=None, camera=front.camera.resized(80, 60))])
     assert result.fused
     true = room.frames["depth"][room.index("front", 1)][::2, ::2]
     assert np.nanmedian(np.abs(result.depth - true)) <= 0.04
