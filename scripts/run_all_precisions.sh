@@ -51,7 +51,7 @@ if [[ ${EXPORT:-1} == 1 && -n ${ONNX_IN:-} ]]; then
     suffix=_$precision
     if [[ $precision == fp32 ]]; then suffix=; fi
     file="$folder/vggt-${cams}x3x${height}x${width}-pcd${suffix}.engine"
-    "$python" -m aot_runtime.build_engine "$ONNX_IN" -o "$file" --precision "$precision" "${engine[@]}" \
+    "$python" -m aot_runtime.build_engine "$ONNX_IN" -o "$file" --precision "$precision" "${engine[@]}" "${extra[@]}" \
       2>&1 | tee "$logs/$precision.log" >&2 || echo "refused: $file, see $logs/$precision.log" >&2
   done
 elif [[ ${EXPORT:-1} == 1 ]]; then

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -136,8 +138,9 @@ def _stores(value: Any, kind: torch.dtype) -> bool:
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("mode", ["int8-weight-only", "int8-dynamic"])
 def test_a_quantised_package_is_smaller(mode: str, vggt_artifact: Callable[..., Path], small_network: Any) -> None:
-    """The compiler does not undo it: three quarters of the bytes of the weights are gone, but for what code grew."""
-    plain = vggt_artifact(small=True, **SMALL)
+    """The compiler does not undo it: three quarters of the bytes of the weights are gone, but for their scales."""
+    # Without freezing, as the quantised ones: it packs weights for the CPU, which takes room too.
+    plain = vggt_artifact(small=True, inductor_configs={"freezing": False}, **SMALL)
     path = vggt_artifact(small=True, form=Form(quantisation=mode), **SMALL)
     manifest = read_manifest(path)
     assert manifest.preprocessing["quantisation"] == mode
@@ -146,7 +149,7 @@ def test_a_quantised_package_is_smaller(mode: str, vggt_artifact: Callable[..., 
     products = [v for name, v in small_network.state_dict().items() if _is_block_product(name, v)]
     weights = sum(value.numel() * 4 for value in products)
     saved = _constants(plain) - _constants(path)
-    assert saved > 0.6 * weights, f"{saved} bytes saved of {weights}"
+    assert saved > 0.7 * weights, f"{saved} bytes saved of {weights}"
 
 
 def _is_block_product(name: str, value: torch.Tensor) -> bool:
@@ -155,11 +158,22 @@ def _is_block_product(name: str, value: torch.Tensor) -> bool:
 
 
 def _constants(path: Path) -> int:
-    """Bytes of the library in a package, with its constants; the rest of it differs little between packages."""
-    import zipfile
-
+    """Bytes of read-only data in the libraries of a package, which are its constants for the most."""
+    total = 0
     with zipfile.ZipFile(path) as package:
-        return sum(info.file_size for info in package.infolist() if info.filename.endswith((".so", ".bin")))
+        for info in package.infolist():
+            if info.filename.endswith(".so"):
+                total += sum(size for name, size in _sections(package.read(info)) if "rodata" in name)
+    return total
+
+
+def _sections(library: bytes) -> list[tuple[str, int]]:
+    """(name, size) of the sections of a 64-bit little-endian ELF file."""
+    (table,) = struct.unpack_from("<Q", library, 40)
+    entry, count, names = struct.unpack_from("<HHH", library, 58)
+    headers = [struct.unpack_from("<IIQQQQ", library, table + entry * i) for i in range(count)]
+    start = headers[names][4]
+    return [(library[start + h[0] : library.index(b"\0", start + h[0])].decode(), h[5]) for h in headers]
 
 
 def test_refusals(small_network: Any, tmp_path: Path) -> None:

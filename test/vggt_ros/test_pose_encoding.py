@@ -27,6 +27,21 @@ def test_decoding_as_the_official(golden: Any) -> None:
         np.testing.assert_allclose(intrinsics, golden[intrinsic], rtol=1e-6, atol=1e-6)
 
 
+def test_predictions_of_the_network_as_the_official(shared: Path) -> None:
+    """Its random poses have fields of view of zero, where the official focal length is infinite and ours is NaN."""
+    endless = 0
+    for case in ("3x56x70", "1x70x70", "2x84x42"):
+        case_golden = dict(np.load(shared / "golden" / "vggt" / f"case_{case}.npz"))
+        height, width = case_golden["images"].shape[-2:]
+        extrinsics, intrinsics = decode(case_golden["pose_enc"], height, width)
+        np.testing.assert_allclose(extrinsics, case_golden["extrinsic"], rtol=0, atol=1e-5)
+        wanted = case_golden["intrinsic"].copy()
+        endless += int(np.isinf(wanted).sum())
+        wanted[np.isinf(wanted)] = np.nan
+        np.testing.assert_allclose(intrinsics, wanted, rtol=1e-5, atol=1e-6)
+    assert endless > 0
+
+
 def test_encoding_as_the_official(golden: Any) -> None:
     height, width = (int(value) for value in golden["image_hw"])
     found = encode(golden["extrinsic"], golden["intrinsic"], height, width)
