@@ -186,6 +186,28 @@ def test_images_that_change_their_size_are_taken_for_resized_and_this_is_said(
         assert np.nanmedian(np.abs(file["depth"] - true)) <= 0.03
 
 
+def test_depth_that_has_nothing_to_do_with_the_images_never_reaches_the_map(
+    reconstruct: Callable[..., int], tmp_path: Path
+) -> None:
+    """As of a network with random weights: smooth, and wrong."""
+    import cv2
+
+    random = np.random.default_rng(6)
+    for name in CAMERAS:
+        (tmp_path / "depth" / name).mkdir(parents=True)
+        for step in range(4):
+            coarse = random.uniform(0, 2, (6, 8)).astype(np.float32)
+            smooth = cv2.resize(coarse, (160, 120), interpolation=cv2.INTER_CUBIC)
+            np.save(tmp_path / "depth" / name / f"{step:02d}.npy", smooth)
+    assert reconstruct("--depth_folder", str(tmp_path / "depth")) == 1
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert len(metrics["records"]) == 9
+    assert all(row["problem"] and not row["fused"] for row in metrics["records"])
+    assert "3 of 3 cameras do not agree with the map" in metrics["events"][-1]["problem"]
+    out = tmp_path / "out"
+    assert (out / "map_updated.ply").read_bytes() == (out / "bootstrap_map.ply").read_bytes()
+
+
 def test_only_the_bootstrap_without_a_source_of_depth(reconstruct: Callable[..., int], tmp_path: Path) -> None:
     assert reconstruct(depth=False) == 0
     out = tmp_path / "out"
