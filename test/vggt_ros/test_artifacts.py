@@ -71,12 +71,14 @@ def test_any_number_of_cameras(suffix: str, vggt_artifact: Callable[..., Path], 
 @needs_tensorrt_rtx
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_engine(vggt_artifact: Callable[..., Path]) -> None:
+@pytest.mark.parametrize("cams", [2, (1, 8)])
+def test_engine(cams: Any, vggt_artifact: Callable[..., Path]) -> None:
     """The whole network, cast with its islands in float32, becomes an engine for a GPU that is not here."""
-    path = vggt_artifact(".engine", small=True, target="sm_89", precision="fp16", **SMALL)
+    path = vggt_artifact(".engine", small=True, target="sm_89", precision="fp16", **{**SMALL, "cams": cams})
     manifest = read_manifest(path)
     assert (manifest.precision, manifest.target.compute_capability) == ("fp16", "8.9")
     assert manifest.parity_of == "onnx"
+    assert [(dim.name, dim.min, dim.max) for dim in manifest.dims] == ([] if cams == 2 else [("cams", 1, 8)])
     assert judge(path, "cuda", host=host()).ok
     assert (manifest.target.runtime, manifest.target.runtime_version) == ("tensorrt_rtx", RTX)
 

@@ -17,7 +17,7 @@ from aot_runtime.errors import InputError
 from depth_ros.model.dpt import ResidualConvUnit
 from depth_ros.model.vision_transformer import Block
 from vggt_ros.config import CAMERA_ROUNDS, VGGT_1B, VggtConfig, from_dict
-from vggt_ros.deploy import DeployedVggt, Form
+from vggt_ros.deploy import DeployedVggt, Form, fastest_attention, inductor_options
 from vggt_ros.model.dense_head import UvEmbedding, activate_depth, activate_points, uv_axis, uv_waves
 from vggt_ros.model.rope import frame_positions, rotate, rotation
 from vggt_ros.model.vggt import Vggt, without_values
@@ -328,6 +328,20 @@ def test_half_precision(dtype: torch.dtype, heads: str, stream: str, most: float
     assert {part.weight.dtype for part in norms} == {torch.float32}
     products = [part for part in deployed.network.aggregator.modules() if isinstance(part, nn.Linear)]
     assert {part.weight.dtype for part in products} == {dtype}
+
+
+def test_options_by_device(small_network: Any) -> None:
+    """The choice of attention for CUDA is a preference: what cannot follow it computes the same."""
+    assert inductor_options("cpu", Form()) == {}
+    assert inductor_options("cuda:0", Form()) == {"layout_optimization": False}
+    assert inductor_options("cpu", Form(quantisation="int8-dynamic")) == {"freezing": False}
+    images = torch.rand(2, 3, 28, 42, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        plain = small_network(images)
+        with fastest_attention("cuda"):
+            preferred = small_network(images)
+    for name, value in plain.items():
+        torch.testing.assert_close(preferred[name], value, rtol=0, atol=1e-5)
 
 
 def test_random_weights_are_the_same_for_a_seed(small_network: Any) -> None:
