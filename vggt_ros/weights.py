@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aot_runtime.checkpoint import load_into, load_state_dict
-from aot_runtime.errors import CheckpointError
+from aot_runtime.errors import CheckpointError, InputError
 from aot_runtime.manifest import CheckpointInfo
-from vggt_ros.config import LICENCE, VGGT_1B
+from vggt_ros.config import LICENCE, VGGT_1B, VggtConfig, from_dict
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +50,32 @@ def load_checkpoint(model: Vggt, path: str | os.PathLike[str], *, licence: str =
         if count:
             notes.append(f"skipped the {count} tensors of {prefix}* in {path}: this network has no such head")
     return LoadedWeights(info, notes)
+
+
+def read_config(path: str | os.PathLike[str]) -> VggtConfig:
+    """The network that a safetensors file says it holds in its metadata (`config`), else VGGT-1B.
+
+    Raises:
+        InputError: a configuration that makes no sense.
+    """
+    if Path(path).suffix != ".safetensors":
+        return VGGT_1B
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(os.fspath(path), "np") as file:
+            told = (file.metadata() or {}).get("config")
+    except (SafetensorError, OSError):
+        # Whoever loads the weights says what is wrong with the file.
+        return VGGT_1B
+    if told is None:
+        return VGGT_1B
+    try:
+        options = json.loads(told)
+        assert isinstance(options, dict)
+        return from_dict(options, "vggt_custom")
+    except (ValueError, TypeError, AssertionError) as error:
+        raise InputError(f"expected a VGGT configuration in the metadata of {path}, found {told[:80]!r}") from error
 
 
 def _require_size(state: dict[str, torch.Tensor], model: Vggt, path: str | os.PathLike[str]) -> None:

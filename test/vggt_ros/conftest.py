@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 # Everything that decides what an artifact computes; a change of any of these compiles the artifacts again.
 SOURCES = (
     *(f"vggt_ros/model/{name}.py" for name in ("aggregator", "camera_head", "dense_head", "rope", "vggt")),
-    *(f"vggt_ros/{name}.py" for name in ("config", "deploy", "export_vggt", "quantise")),
+    *(f"vggt_ros/{name}.py" for name in ("artifact", "config", "deploy", "quantise")),
     *(f"depth_ros/model/{name}.py" for name in ("vision_transformer", "dinov2", "dpt")),
     *(f"aot_runtime/{name}.py" for name in ("export", "makers", "engine", "engine_graph", "golden", "manifest")),
     *(f"aot_runtime/backends/{name}.py" for name in ("aoti", "package", "onnx", "mixed_precision", "tensorrt_build")),
@@ -112,7 +112,7 @@ def vggt_artifact(artifact_cache: Path, vggt_golden: VggtGolden, small_network: 
     from aot_runtime.environment import this_host
     from aot_runtime.manifest import CheckpointInfo
     from aot_runtime.verdict import judge
-    from vggt_ros.export_vggt import export_vggt
+    from vggt_ros.artifact import export_vggt
 
     def get(suffix: str = ".pt2", *, small: bool = False, target: str | None = None, **options: Any) -> Path:
         digest = hashlib.sha256()

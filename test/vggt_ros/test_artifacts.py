@@ -180,7 +180,7 @@ def _sections(library: bytes) -> list[tuple[str, int]]:
 
 def test_refusals(small_network: Any, tmp_path: Path) -> None:
     from aot_runtime.manifest import CheckpointInfo
-    from vggt_ros.export_vggt import export_vggt
+    from vggt_ros.artifact import export_vggt
 
     info = CheckpointInfo.random(3)
     path = tmp_path / "v.pt2"

@@ -15,7 +15,8 @@ import pytest
 from aot_runtime.errors import InputError
 from aot_runtime.verdict import read_manifest
 from vggt_ros import quantise, summary
-from vggt_ros.export_vggt import artifact_name, main, parse_cams
+from vggt_ros.artifact import artifact_name
+from vggt_ros.export_vggt import main, parse_cams
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CONFIG = {

@@ -10,9 +10,8 @@ from safetensors.torch import save_file
 
 from aot_runtime.errors import CheckpointError, InputError
 from vggt_ros.config import LICENCE, VGGT_1B
-from vggt_ros.export_vggt import read_config
 from vggt_ros.model.vggt import Vggt, without_values
-from vggt_ros.weights import load_checkpoint
+from vggt_ros.weights import load_checkpoint, read_config
 
 
 def test_official_weights_load_unchanged(vggt_golden: Any) -> None:
