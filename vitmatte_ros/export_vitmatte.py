@@ -65,7 +65,7 @@ def export_vitmatte(
         normalization: a member of NORMALIZATIONS, recorded for whoever prepares images; the network is the same.
         precision: fp32 or fp16; input and output are float32 with each.
         device: cpu, cuda or cuda:N; for a `.pt2` the kind of machine that it will run on, which must be this one.
-        attention: a member of ATTENTIONS; by default what is fastest.
+        attention: a member of ATTENTIONS; by default what is fastest, recorded as "fused" if that is our own kernels.
         **options: further arguments of `aot_runtime.export.export_model`.
 
     Raises:
@@ -78,7 +78,7 @@ def export_vitmatte(
     from aot_runtime.export import export_model
     from aot_runtime.manifest import DynamicDim
     from aot_runtime.parity import Tolerance
-    from vitmatte_ros.deploy import DeployedVitMatte, fastest_form, inductor_options, tracing_any_size
+    from vitmatte_ros.deploy import DeployedVitMatte, deployed_kind, fastest_form, inductor_options, tracing_any_size
 
     suffix = Path(path).suffix
     check_precision(precision)
@@ -89,7 +89,9 @@ def export_vitmatte(
     if attention is not None:
         form = replace(form, attention=attention)
     size = (None, None) if dynamic else (height, width)
-    module = DeployedVitMatte(model, size[0], size[1], form=form)
+    # Who asks for a way to write attention gets it, also where our own kernels are faster.
+    kind = DeployedVitMatte if attention else deployed_kind(model.config, size[0], size[1], suffix, precision, device)
+    module = kind(model, size[0], size[1], form)
     law = golden.uniform(0.0, 1.0)
     shape = (batch, IN_CHANNELS, *(DYNAMIC_EXAMPLE if dynamic else (height, width)))
     error = None
@@ -118,7 +120,7 @@ def export_vitmatte(
                 "size": None if dynamic else [height, width],
                 "batch": batch,
                 "variant": model.config.name,
-                "attention": form.attention,
+                "attention": form.attention if kind is DeployedVitMatte else "fused",
                 "float32_error": error,
                 "float32": ["LayerNorm", "residual stream", "positions", "last 1x1 convolution", "alpha"],
             },

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 # Everything that decides what an artifact computes; a change of any of these compiles the artifacts again.
 SOURCES = (
     *(f"vitmatte_ros/model/{name}.py" for name in ("attention", "backbone", "decoder", "positions", "vitmatte")),
-    *("vitmatte_ros/model/windows.py", "vitmatte_ros/deploy.py", "vitmatte_ros/config.py"),
+    *(f"vitmatte_ros/{name}.py" for name in ("config", "deploy", "fused", "kernels", "model/windows")),
     "vitmatte_ros/export_vitmatte.py",
     *(f"aot_runtime/{name}.py" for name in ("export", "makers", "engine", "engine_graph", "golden", "manifest")),
     *(f"aot_runtime/backends/{name}.py" for name in ("aoti", "package", "onnx", "mixed_precision", "tensorrt_build")),
@@ -101,7 +101,7 @@ def matte_artifact(artifact_cache: Path, matte_golden: MatteGolden) -> Callable[
         asked = (chosen.config, sorted(options.items()), target, host.torch, sorted(host.cpu_flags), host.tensorrt_rtx)
         digest.update(repr(asked).encode())
         path = artifact_cache / f"vitmatte_{digest.hexdigest()[:20]}{suffix}"
-        if not path.is_file() or not (suffix == ".engine" or judge(path, "cpu").ok):
+        if not path.is_file() or not (suffix == ".engine" or judge(path, options.get("device", "cpu")).ok):
             if suffix == ".engine":
                 options["engine_options"] = EngineOptions(target=target)
             info = CheckpointInfo("weights.safetensors", "0" * 64, "MIT")

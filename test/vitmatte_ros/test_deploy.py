@@ -17,7 +17,7 @@ from aot_runtime.environment import module_version
 from aot_runtime.errors import InputError
 from aot_runtime.verdict import read_manifest
 from vitmatte_ros.config import ATTENTIONS, RELATIVES, from_name
-from vitmatte_ros.deploy import DeployedVitMatte, Form, fastest_form, inductor_options, tracing_any_size
+from vitmatte_ros.deploy import DeployedVitMatte, Form, deployed_kind, fastest_form, inductor_options, tracing_any_size
 from vitmatte_ros.model.vitmatte import VitMatte
 
 GREY = 1 / 255
@@ -100,6 +100,12 @@ def test_the_fastest_forms() -> None:
     assert fastest_form(".pt2", "cuda:0").channel_multiple == 8
     assert inductor_options("cpu") == {}
     assert inductor_options("cuda")["layout_optimization"] is False
+
+
+@pytest.mark.parametrize("where", [(".pt2", "fp16", "cpu"), (".onnx", "fp16", "cuda"), (".engine", "fp16", "cuda")])
+def test_kernels_of_our_own_are_for_cuda_packages(matte_golden: Any, where: tuple[str, str, str]) -> None:
+    """What else is exported runs without Triton; test_cuda.py has the other half."""
+    assert deployed_kind(matte_golden.config, 64, 96, *where) is DeployedVitMatte
 
 
 @pytest.mark.parametrize(
