@@ -104,6 +104,19 @@ def test_both_tables_from_the_command(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "failed" not in text
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)  # 19 modules through two compilers
+def test_the_whole_table_of_the_reduced_network(tmp_path: Path) -> None:
+    data = tmp_path / "m.json"
+    assert module_report.main(["--variant", "tiny", "--runs", "2", "--json", str(data)]) == 0
+    rows = json.loads(data.read_text())["rows"]
+    assert [row["name"] for row in rows] == NAMES
+    for row in rows:
+        assert row["float64_error"] < 1e-5 * row["peak"], row["name"]
+        for suffix, found in row["compiled"].items():
+            assert found["relative"] < 1e-5, (row["name"], suffix)
+
+
 def test_what_fails_is_a_row_and_an_exit_status(
     network: VitMatte, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

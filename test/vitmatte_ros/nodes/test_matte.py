@@ -71,6 +71,38 @@ def test_a_photograph_and_its_trimap(
     assert row["unknown"] == pytest.approx(0.147, abs=1e-3)
 
 
+@pytest.mark.parametrize(("name", "height"), [("bulb", 320), ("retriever", 322)])
+def test_the_demo_images_against_eager(
+    shared: Path, matte_artifact: Callable[..., Path], matte_golden: Any, tmp_path: Path, name: str, height: int
+) -> None:
+    """SAD (sum of differences / 1000) and MSE (mean square * 1000) of compiled - eager, as matting papers have them."""
+    import torch
+
+    folder = shared / "data" / "matting"
+    artifact = matte_artifact(height=height, width=480)
+    arguments = [str(folder / f"{name}_rgb.jpg"), "--trimap", str(folder / f"{name}_trimap.png")]
+    arguments += ["--artifact", str(artifact), "--output", str(tmp_path), "--formats", "npy"]
+    assert main(arguments) == 0
+    alpha = np.load(tmp_path / f"{name}_rgb_alpha.npy").astype(np.float64)
+    image, trimap = read(folder / f"{name}_rgb.jpg")[:, :, ::-1], read(folder / f"{name}_trimap.png")
+    rows = (height + 31) // 32 * 32
+    pixel_values = torch.zeros(1, 4, rows, 480)
+    colours = (image / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
+    pixel_values[0, :3, :height] = torch.from_numpy(colours.transpose(2, 0, 1))
+    pixel_values[0, 3, :height] = torch.from_numpy(trimap / 255)
+    with torch.no_grad():
+        eager = matte_golden.model().eval()(pixel_values)[0, 0, :height].double().numpy()
+    eager = np.where(trimap == 128, eager, trimap / 255)
+    difference = alpha - eager
+    sad, mse = np.abs(difference).sum() / 1e3, 1e3 * np.mean(difference**2)
+    assert (trimap == 128).sum() > 10_000
+    # One grey level in one pixel is a SAD of 4e-6 and an MSE of 1e-7.
+    print(f"{name}: SAD {sad:.2g}, MSE {mse:.2g}")
+    assert sad < 1e-4
+    assert mse < 1e-9
+    assert np.abs(difference).max() < 2e-5
+
+
 def test_folders_with_names_in_common(
     folders: tuple[Path, Path], network: Path, scenes: list[Any], tmp_path: Path
 ) -> None:
