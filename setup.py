@@ -4,6 +4,7 @@ from glob import glob
 from setuptools import find_packages, setup
 
 PACKAGE = "aot_perception"
+PACKAGES = ("aliked_ros", "aot_runtime", "depth_ros", "f3_ros", "vggt_ros", "vitmatte_ros")
 
 COMMANDS = [
     "aliked_node = aliked_ros.node:main",
@@ -47,7 +48,7 @@ setup(
     license="Apache-2.0",
     maintainer="aot_perception maintainers",
     maintainer_email="maintainers@aot-perception.invalid",
-    packages=find_packages(include=["aliked_ros*", "aot_runtime*", "depth_ros*", "f3_ros*", "vggt_ros*", "vitmatte_ros*"]),
+    packages=find_packages(include=[f"{family}*" for family in PACKAGES]),
     python_requires=">=3.10",
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),

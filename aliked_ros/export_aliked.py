@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aliked_ros.config import CONFIGS, THRESHOLD, from_name
-from aot_runtime.errors import AotError, InputError
+from aot_runtime.errors import InputError
+from aot_runtime.export_command import add_weight_arguments, check_weights, run_command
 from aot_runtime.formats import (
     add_format_arguments,
     choose_device,
@@ -202,12 +203,7 @@ def read_network(name: str, checkpoint: str | os.PathLike[str]) -> tuple[ALIKED,
 
 
 def main(argv: list[str] | None = None) -> int:
-    options = _parser().parse_args(argv)
-    try:
-        return _run(options, ["export_aliked", *(sys.argv[1:] if argv is None else argv)])
-    except AotError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run_command(_parser(), argv, _run)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -222,27 +218,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--nms-rounds", type=int, default=3, help="3 as the official code (default), 1 for strict maxima only")
     add("--score-map", action="store_true", help="a further output: the whole score map")
     add("--device", help="cpu, cuda or cuda:N (default: cuda if there is one for a .pt2, else cpu)")
-    add("--random-weights", action="store_true", help="export without a checkpoint, for trials")
-    add("--seed", type=int, help="seed of --random-weights (default 0)")
-    add("--warmup-runs", type=int, default=20, help="runs before the clock starts (default 20)")
-    add("--runs", type=int, default=100, help="runs to measure after the export, 0 for none (default 100)")
     add_format_arguments(parser, PRECISIONS, "default: fp16 for engines and on cuda, else fp32")
+    add_weight_arguments(parser, runs=100)
     return parser
 
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse contradictions before anything slow happens."""
     from_name(options.model)
-    if options.random_weights == (options.checkpoint is not None):
-        found = "both" if options.random_weights else "neither"
-        raise InputError(
-            f"expected either --checkpoint FILE or --random-weights, found {found}",
-            "give the official checkpoint; random weights are only good for trials",
-        )
-    if options.seed is not None and not options.random_weights:
-        raise InputError("expected --seed only with --random-weights, found it with --checkpoint", "leave it out")
-    if options.runs < 0 or options.warmup_runs < 0:
-        raise InputError("expected counts of runs from 0, found a negative one")
+    check_weights(options)
 
 
 def _run(options: argparse.Namespace, command: list[str]) -> int:

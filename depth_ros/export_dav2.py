@@ -16,7 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aot_runtime.errors import AotError, InputError
+from aot_runtime.errors import InputError
+from aot_runtime.export_command import add_weight_arguments, check_weights, run_command
 from aot_runtime.formats import (
     PRECISION_OF_AUTOCAST,
     add_format_arguments,
@@ -189,13 +190,7 @@ def _check_resize(resize: str, rgb: bool) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = _parser()
-    options = parser.parse_args(argv)
-    try:
-        return _run(options, ["export_dav2_to_pt2", *(sys.argv[1:] if argv is None else argv)])
-    except AotError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run_command(_parser(), argv, _run)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -213,8 +208,6 @@ def _parser() -> argparse.ArgumentParser:
         default="None",
         help="dtype of weights and arithmetic (default None: float32); float16 overflows with official weights",
     )
-    add("--warmup-runs", type=int, default=20, help="runs before the clock starts (default 20)")
-    add("--runs", type=int, default=200, help="runs to measure after the export, 0 for none (default 200)")
     add("--device", help="cpu, cuda or cuda:N (default: cuda if there is one for a .pt2, else cpu)")
     add("--metric", action="store_true", help="the checkpoint is of a metric network (depth_anything_v2_metric_*.pth)")
     add(
@@ -224,22 +217,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--focal-baseline", type=float, help="with --disparity, px * m, so that metres = this / disparity")
     add("--resize", choices=RESIZES, default="stretch", help="how RGB images come to the size (default stretch)")
     add("--f3-checkpoint", help="the F3 in use; a warning if the heads in --checkpoint were trained on another")
-    add("--random-weights", action="store_true", help="export without a checkpoint, for trials")
-    add("--seed", type=int, help="seed of --random-weights (default 0)")
     add_format_arguments(parser)
+    add_weight_arguments(parser)
     return parser
 
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse contradictions before anything slow happens."""
-    if options.random_weights == (options.checkpoint is not None):
-        found = "both" if options.random_weights else "neither"
-        raise InputError(
-            f"expected either --checkpoint FILE or --random-weights, found {found}",
-            "give the official checkpoint; random weights are only good for trials",
-        )
-    if options.seed is not None and not options.random_weights:
-        raise InputError("expected --seed only with --random-weights, found it with --checkpoint", "leave it out")
+    check_weights(options)
     if options.f3_checkpoint is not None and options.checkpoint is None:
         raise InputError("expected --f3-checkpoint only with --checkpoint, found it without", "leave it out")
     if options.metric and options.disparity:
@@ -248,8 +233,6 @@ def _check(options: argparse.Namespace) -> None:
         raise InputError("expected --max-depth only with --metric, found it without", "add --metric")
     if options.focal_baseline is not None and not options.disparity:
         raise InputError("expected --focal-baseline only with --disparity, found it without", "add --disparity")
-    if options.runs < 0 or options.warmup_runs < 0:
-        raise InputError("expected counts of runs from 0, found a negative one")
     _check_resize(options.resize, options.input_channels == 3)
 
 

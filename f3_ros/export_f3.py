@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aot_runtime.errors import AotError, InputError
+from aot_runtime.errors import InputError
+from aot_runtime.export_command import add_weight_arguments, check_weights, run_command
 from f3_ros.config import CONFIGS, F3Config, from_name
 
 if TYPE_CHECKING:
@@ -152,13 +153,7 @@ def preprocessing(
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = _parser()
-    options = parser.parse_args(argv)
-    try:
-        return _run(options, ["export_f3_to_pt2", *(sys.argv[1:] if argv is None else argv)])
-    except AotError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run_command(_parser(), argv, _run)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -179,30 +174,18 @@ def _parser() -> argparse.ArgumentParser:
         choices=("conv", "taps", "triton"),
         help="how depthwise convolutions are compiled (default: by device)",
     )
-    add("--random-weights", action="store_true", help="export without a checkpoint, for trials")
-    add("--seed", type=int, help="seed of --random-weights (default 0)")
-    add("--warmup-runs", type=int, default=20, help="runs before the clock starts (default 20)")
-    add("--runs", type=int, default=200, help="runs to measure after the export, 0 for none (default 200)")
+    add_weight_arguments(parser)
     return parser
 
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse contradictions before anything slow happens."""
-    if options.random_weights == (options.checkpoint is not None):
-        found = "both" if options.random_weights else "neither"
-        raise InputError(
-            f"expected either --checkpoint FILE or --random-weights, found {found}",
-            "give the official checkpoint; random weights are only good for trials",
-        )
-    if options.seed is not None and not options.random_weights:
-        raise InputError("expected --seed only with --random-weights, found it with --checkpoint", "leave it out")
+    check_weights(options)
     if options.max_events is not None and not options.variable_events:
         raise InputError(
             "expected --max-events only with --variable-events, found it without",
             "add -v, or set the fixed number with --n-events",
         )
-    if options.runs < 0 or options.warmup_runs < 0:
-        raise InputError("expected counts of runs from 0, found a negative one")
 
 
 def _run(options: argparse.Namespace, command: list[str]) -> int:

@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aot_runtime.errors import AotError, InputError
+from aot_runtime.errors import InputError
+from aot_runtime.export_command import add_weight_arguments, check_weights, run_command
 from aot_runtime.formats import (
     PRECISION_OF_AUTOCAST,
     add_format_arguments,
@@ -176,12 +177,7 @@ def backbone_warning(digest: str | None, checkpoint: str, f3_checkpoint: str) ->
 
 
 def main(argv: list[str] | None = None) -> int:
-    options = _parser().parse_args(argv)
-    try:
-        return _run(options, ["export_flowhead_to_pt2", *(sys.argv[1:] if argv is None else argv)])
-    except AotError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run_command(_parser(), argv, _run)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -207,28 +203,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--interval-ms", type=float, default=DEFAULT_INTERVAL_MS, help="time that the flow spans (default 100)")
     add("--f3-checkpoint", help="the F3 it will run on: warn if the head was trained on another")
-    add("--random-weights", action="store_true", help="export without a checkpoint, for trials")
-    add("--seed", type=int, help="seed of --random-weights (default 0)")
-    add("--warmup-runs", type=int, default=20, help="runs before the clock starts (default 20)")
-    add("--runs", type=int, default=200, help="runs to measure after the export, 0 for none (default 200)")
     add_format_arguments(parser)
+    add_weight_arguments(parser)
     return parser
 
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse contradictions before anything slow happens."""
-    if options.random_weights == (options.checkpoint is not None):
-        found = "both" if options.random_weights else "neither"
-        raise InputError(
-            f"expected either --checkpoint FILE or --random-weights, found {found}",
-            "give the official checkpoint; random weights are only good for trials",
-        )
-    if options.seed is not None and not options.random_weights:
-        raise InputError("expected --seed only with --random-weights, found it with --checkpoint", "leave it out")
+    check_weights(options)
     if options.f3_checkpoint is not None and options.random_weights:
         raise InputError("expected --f3-checkpoint only with --checkpoint, found --random-weights", "leave it out")
-    if options.runs < 0 or options.warmup_runs < 0:
-        raise InputError("expected counts of runs from 0, found a negative one")
     for file in (options.checkpoint, options.f3_checkpoint):
         if file is not None and not Path(file).is_file():
             raise InputError(f"expected a checkpoint, found no file {file}", "check the path")

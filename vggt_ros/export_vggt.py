@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aot_runtime.errors import AotError, InputError
+from aot_runtime.export_command import add_weight_arguments, check_weights, run_command
 from aot_runtime.formats import FORMATS, add_format_arguments, choose_device, print_latency, read_engine_options
 from aot_runtime.manifest import PRECISIONS
 from vggt_ros import quantise, summary
@@ -52,12 +53,7 @@ def parse_cams(text: str) -> tuple[int, int]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    options = _parser().parse_args(argv)
-    try:
-        return _run(options, ["export_vggt", *(sys.argv[1:] if argv is None else argv)])
-    except AotError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run_command(_parser(), argv, _run)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -67,8 +63,6 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("-c", "--checkpoint", help="model.safetensors or model.pt of facebook/VGGT-1B")
     add("--licence", choices=tuple(LICENCES), default="non-commercial", help="of the weights (default non-commercial)")
-    add("--random-weights", action="store_true", help="export without a checkpoint, for trials")
-    add("--seed", type=int, help="seed of --random-weights (default 0)")
     add("--config", help="with --random-weights: a JSON file of another size of network, in the official names")
     add("--num-cams", type=int, help=f"frames of a call (default {DEFAULT_CAMS})")
     add("--dynamic-cams", metavar="FEWEST..MOST", help="any number of frames in a range, for instance 1..64")
@@ -91,30 +85,21 @@ def _parser() -> argparse.ArgumentParser:
     add("--opset", type=int, help="of ONNX files")
     add("--no-simplify", action="store_true", help="leave the ONNX graph as the exporter writes it")
     add("--device", help="cpu, cuda or cuda:N (default: cuda if there is one for a .pt2, else cpu)")
-    add("--warmup-runs", type=int, default=10, help="runs before the clock starts (default 10)")
-    add("--runs", type=int, default=50, help="runs to measure after the export, 0 for none (default 50)")
     add("--summary", metavar="FILE", help="add a line of JSON for every attempt; `python -m vggt_ros.summary` shows it")
     add_format_arguments(parser, PRECISIONS, "default: bf16 on cuda, fp16 for engines, else fp32; int8, fp8: engines")
+    add_weight_arguments(parser, runs=50)
     return parser
 
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse contradictions before anything slow happens."""
-    if options.random_weights == (options.checkpoint is not None):
-        found = "both" if options.random_weights else "neither"
-        raise InputError(
-            f"expected either --checkpoint FILE or --random-weights, found {found}",
-            "give the official checkpoint; random weights are only good for trials",
-        )
-    for name in ("seed", "config"):
-        if getattr(options, name) is not None and not options.random_weights:
-            raise InputError(f"expected --{name} only with --random-weights, found it with --checkpoint")
+    check_weights(options)
+    if options.config is not None and not options.random_weights:
+        raise InputError("expected --config only with --random-weights, found it with --checkpoint", "leave it out")
     if options.num_cams is not None and options.dynamic_cams is not None:
         raise InputError("expected --num-cams or --dynamic-cams, found both", "give one")
     if options.all_precisions and (options.precision is not None or options.output_name is not None):
         raise InputError("expected --all-precisions without --precision and --output-name, found one of them")
-    if options.runs < 0 or options.warmup_runs < 0:
-        raise InputError("expected counts of runs from 0, found a negative one")
     if options.checkpoint is not None and not Path(options.checkpoint).is_file():
         raise InputError(f"expected a checkpoint, found no file {options.checkpoint}", "check the path")
 

@@ -16,7 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aot_runtime.errors import AotError, InputError
+from aot_runtime.errors import InputError
+from aot_runtime.export_command import add_weight_arguments, check_weights, run_command
 from aot_runtime.formats import add_format_arguments, choose_device, output_path, print_latency, read_engine_options
 from vitmatte_ros.config import ATTENTIONS, CONFIGS, IN_CHANNELS, MULTIPLE, NORMALIZATIONS, TRIMAP, normalization
 
@@ -204,12 +205,7 @@ def _check_attention(attention: str | None, suffix: str) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    options = _parser().parse_args(argv)
-    try:
-        return _run(options, ["export_vitmatte", *(sys.argv[1:] if argv is None else argv)])
-    except AotError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run_command(_parser(), argv, _run)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -233,28 +229,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--attention", choices=ATTENTIONS, help="how attention is written (default: the fastest for the format)")
     add("--device", help="cpu, cuda or cuda:N (default: cuda if there is one for a .pt2, else cpu)")
-    add("--random-weights", action="store_true", help="export without a checkpoint, for trials")
-    add("--seed", type=int, help="seed of --random-weights (default 0)")
-    add("--warmup-runs", type=int, default=20, help="runs before the clock starts (default 20)")
-    add("--runs", type=int, default=100, help="runs to measure after the export, 0 for none (default 100)")
     add_format_arguments(parser, (*PRECISIONS, "bf16"), "default: fp16 on cuda and for engines, else fp32; not bf16")
+    add_weight_arguments(parser, runs=100)
     return parser
 
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse contradictions before anything slow happens."""
-    if options.random_weights == (options.checkpoint is not None):
-        found = "both" if options.random_weights else "neither"
-        raise InputError(
-            f"expected either --checkpoint FILE or --random-weights, found {found}",
-            "give the official checkpoint; random weights are only good for trials",
-        )
-    if options.seed is not None and not options.random_weights:
-        raise InputError("expected --seed only with --random-weights, found it with --checkpoint", "leave it out")
+    check_weights(options)
     if options.dynamic and (options.height is not None or options.width is not None):
         raise InputError("expected --dynamic or a size, found both", "leave out --height and --width")
-    if options.runs < 0 or options.warmup_runs < 0:
-        raise InputError("expected counts of runs from 0, found a negative one")
     if options.precision is not None:
         check_precision(options.precision)
 
