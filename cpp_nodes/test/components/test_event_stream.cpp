@@ -3,13 +3,15 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
-#include <filesystem>
 #include <fstream>
 
 #include "event_stream.hpp"
+#include "support/scratch.hpp"
 
 namespace aot_perception {
 namespace {
+
+using EventStreamFiles = testing::Scratch;
 
 constexpr std::int64_t kMs = 1'000'000;  // ns
 
@@ -146,8 +148,8 @@ TEST(EventStream, FiltersCountWhatTheyTakeOut) {
   EXPECT_TRUE(stream->drops().empty());
 }
 
-TEST(EventStream, AMaskOfAnotherSensorIsCounted) {
-  const auto path = std::filesystem::temp_directory_path() / "aot_perception_mask.pgm";
+TEST_F(EventStreamFiles, AMaskOfAnotherSensorIsCounted) {
+  const auto path = folder_ / "mask.pgm";
   std::ofstream(path, std::ios::binary) << "P5 2 2 255\n" << std::string("\xff\x00\x00\x00", 4);
   StreamConfig config = config_of_10_ms();
   config.hot_pixel_mask = path.string();
@@ -158,17 +160,15 @@ TEST(EventStream, AMaskOfAnotherSensorIsCounted) {
   Packet packet(1000 * kMs, 0, 20'000, {mono(0, 0, 0, 1)});
   stream->push(packet.packet, "", 0);
   EXPECT_EQ(stream->drops(), (DropCounts{{"hot_pixel_mask_of_other_size", 1}}));
-  std::filesystem::remove(path);
 }
 
-TEST(HotPixelMask, SaysWhatIsWrongWithAFile) {
+TEST_F(EventStreamFiles, SaysWhatIsWrongWithAMask) {
   EXPECT_FALSE(HotPixelMask::load("/nowhere/mask.npz"));
-  const auto path = std::filesystem::temp_directory_path() / "aot_perception_no_mask.npz";
+  const auto path = folder_ / "no_mask.npz";
   std::ofstream(path) << "no zip";
   const auto mask = HotPixelMask::load(path.string());
   ASSERT_FALSE(mask);
   EXPECT_NE(mask.error().reason.find("expected an array `mask`"), std::string::npos);
-  std::filesystem::remove(path);
 }
 
 TEST(EventStream, AWrongMaskIsAnErrorOfConfiguration) {

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -12,6 +11,7 @@
 #include <string>
 
 #include "aot_perception/host.hpp"
+#include "support/scratch.hpp"
 #include "support/shared_data.hpp"
 
 namespace aot_perception::testing {
@@ -46,19 +46,6 @@ inline Host host_of(const nlohmann::json& data) {
   host.tensorrt_rtx = data.value("tensorrt_rtx", "");
   return host;
 }
-
-/// A folder of this test, removed with it.
-class Scratch : public ::testing::Test {
- protected:
-  void SetUp() override {
-    std::string pattern = (std::filesystem::temp_directory_path() / "aot_perception_XXXXXX").string();
-    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
-    folder_ = pattern;
-  }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
-
-  std::filesystem::path folder_;
-};
 
 /// A manifest that may run on base_host.
 inline nlohmann::json plain_manifest() {
