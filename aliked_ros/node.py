@@ -22,7 +22,6 @@ One node serves one camera; more cameras are more nodes with names and remapping
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,13 +30,14 @@ from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Header
 
 from aliked_ros.clouds import keypoint_rows, rows_to_cloud, track_rows
-from aliked_ros.parameters import declare_parameters, read_parameters
+from aliked_ros.parameters import TABLE, read_parameters
 from aliked_ros.pictures import keypoints_picture, tracks_picture
 from aliked_ros.pipeline import AlikedPipeline, AlikedResult
 from aliked_ros.tracking import Tracker
 from aot_runtime.ros.image_node import ImageArrival, ImageNode
 from aot_runtime.ros.messages import image_to_array, to_image
 from aot_runtime.ros.node import run_node
+from aot_runtime.ros.parameters import declare_table
 
 USAGE = """\
 usage: aliked_node --ros-args -p artifact:=MODEL.pt2 [-r ~/image:=/camera/image_raw] [-p track:=true]
@@ -53,7 +53,7 @@ class AlikedNode(ImageNode):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("aliked", **kwargs)
-        declare_parameters(self)
+        declare_table(self, TABLE)
         self._pipeline: AlikedPipeline | None = None
         self._seen: dict[str, str] = {}
 
@@ -94,9 +94,7 @@ class AlikedNode(ImageNode):
         assert self._pipeline is not None
         pipeline = self._pipeline
         pipeline.model.self_test()
-        begin = time.monotonic()
-        pipeline.process(np.zeros((pipeline.height, pipeline.width, 3), np.uint8))
-        self.health.stall_s = max(3.0, 5 * (time.monotonic() - begin))
+        self.warm_up(lambda: pipeline.process(np.zeros((pipeline.height, pipeline.width, 3), np.uint8)))
         self._tracker.reset()
         self._tracked_epoch = -1
         self._seen = {"image -> network [px]": "none yet"}
@@ -104,14 +102,6 @@ class AlikedNode(ImageNode):
 
     def deactivate_family(self) -> None:
         self.close_images()
-
-    def cleanup_family(self) -> None:
-        self.health.forget_sources()
-        self.remove_outputs()
-        if self._pipeline is not None:
-            self._pipeline.close()
-            self._pipeline = None
-        self.forget_model()
 
     # -- worker's thread -----------------------------------------------------------------------------------------------
 

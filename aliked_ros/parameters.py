@@ -4,16 +4,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aliked_ros.matching import MIN_SIMILARITY
 from aot_runtime.ros.parameters import (
     FRAME_ID,
     IMAGE_TRANSPORT,
+    ImageSettings,
     Param,
     artifact_path,
-    declare_table,
     model_params,
     read_table,
 )
@@ -36,15 +35,9 @@ TABLE = (
 
 
 @dataclass(frozen=True)
-class AlikedSettings:
+class AlikedSettings(ImageSettings):
     """The values of the parameters, checked as far as the artifact is not needed; names as in config/aliked.yaml."""
 
-    artifact: Path
-    device: str
-    allow_list: str
-    num_threads: int
-    cuda_graph: bool
-    image_transport: str
     resize: str
     threshold: float
     max_keypoints: int
@@ -52,12 +45,6 @@ class AlikedSettings:
     min_similarity: float
     ratio: float
     max_step: float
-    frame_id: str
-
-
-def declare_parameters(node: PerceptionNode) -> None:
-    """Declares all parameters with descriptions and ranges."""
-    declare_table(node, TABLE)
 
 
 def read_parameters(node: PerceptionNode) -> AlikedSettings:

@@ -23,7 +23,6 @@ Two threads: the executor only takes messages, one worker decodes, infers and pu
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,10 +37,11 @@ from aot_runtime.ros.image_node import ImageArrival, ImageNode
 from aot_runtime.ros.messages import image_to_array, to_image
 from aot_runtime.ros.model_node import limit_threads
 from aot_runtime.ros.node import run_node
+from aot_runtime.ros.parameters import declare_table
 from aot_runtime.ros.qos import image_input_qos, latched_qos, no_complaints, overridable
 from depth_ros.camera import Camera, camera_from_info
 from depth_ros.camera_infos import CameraInfos, info_of_camera
-from depth_ros.parameters import declare_parameters, read_parameters
+from depth_ros.parameters import TABLE, read_parameters
 from depth_ros.pictures import colour_depth
 from depth_ros.pipeline import DepthResult, ImageDepthPipeline
 from depth_ros.points import PointMaker
@@ -60,7 +60,7 @@ class DepthNode(ImageNode):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("depth", **kwargs)
-        declare_parameters(self)
+        declare_table(self, TABLE)
         self._pipeline: ImageDepthPipeline | None = None
         self._info_inputs: list[Any] = []
         self._infos = CameraInfos()
@@ -102,9 +102,7 @@ class DepthNode(ImageNode):
         assert self._pipeline is not None
         pipeline = self._pipeline
         pipeline.model.self_test()
-        begin = time.monotonic()
-        pipeline.process(np.zeros((pipeline.height, pipeline.width, 3), np.uint8))
-        self.health.stall_s = max(3.0, 5 * (time.monotonic() - begin))
+        self.warm_up(lambda: pipeline.process(np.zeros((pipeline.height, pipeline.width, 3), np.uint8)))
         self._infos = CameraInfos()
         self._points = PointMaker()
         self._info_inputs = [
@@ -124,14 +122,6 @@ class DepthNode(ImageNode):
             self.destroy_subscription(subscription)
         self._info_inputs = []
         self.health.warnings.pop("camera", None)
-
-    def cleanup_family(self) -> None:
-        self.health.forget_sources()
-        self.remove_outputs()
-        if self._pipeline is not None:
-            self._pipeline.close()
-            self._pipeline = None
-        self.forget_model()
 
     def time_went_back(self) -> None:
         self._infos.forget_stamps()

@@ -4,15 +4,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aot_runtime.ros.parameters import (
     FRAME_ID,
     IMAGE_TRANSPORT,
+    ImageSettings,
     Param,
     artifact_path,
-    declare_table,
     model_params,
     read_table,
 )
@@ -34,26 +33,14 @@ TABLE = (
 
 
 @dataclass(frozen=True)
-class DepthSettings:
+class DepthSettings(ImageSettings):
     """The values of the parameters, checked as far as the artifact is not needed; names as in config/depth.yaml."""
 
-    artifact: Path
-    device: str
-    allow_list: str
-    num_threads: int
-    cuda_graph: bool
-    image_transport: str
     rectified: bool
     output_resolution: str
     focal_baseline: float
     max_range: float
     points: str
-    frame_id: str
-
-
-def declare_parameters(node: PerceptionNode) -> None:
-    """Declares all parameters with descriptions and ranges."""
-    declare_table(node, TABLE)
 
 
 def read_parameters(node: PerceptionNode) -> DepthSettings:

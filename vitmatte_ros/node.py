@@ -36,11 +36,12 @@ from aot_runtime.errors import InputError
 from aot_runtime.ros.image_node import ImageArrival, ImageNode
 from aot_runtime.ros.messages import image_to_array, stamp_to_ns, to_image
 from aot_runtime.ros.node import run_node
+from aot_runtime.ros.parameters import declare_table
 from aot_runtime.ros.qos import image_input_qos, overridable
 from aot_runtime.ros.sync import Synchronizer
 from vitmatte_ros.foreground import alpha_to_bytes, composite, cut_out, estimate_foreground
 from vitmatte_ros.guidance import Guide
-from vitmatte_ros.parameters import declare_parameters, read_parameters
+from vitmatte_ros.parameters import TABLE, read_parameters
 from vitmatte_ros.pipeline import MattePipeline, MatteResult
 from vitmatte_ros.trimap import UNKNOWN
 
@@ -62,7 +63,7 @@ class VitMatteNode(ImageNode):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("vitmatte", **kwargs)
-        declare_parameters(self)
+        declare_table(self, TABLE)
         self._pipeline: MattePipeline | None = None
         self._guidance_input: Any = None
         self._seen: dict[str, str] = {}
@@ -95,10 +96,9 @@ class VitMatteNode(ImageNode):
         assert self._pipeline is not None
         pipeline, settings = self._pipeline, self._settings
         pipeline.model.self_test()
-        begin = time.monotonic()
         height, width = pipeline.size or (256, 256)
-        pipeline.process(np.zeros((height, width, 3), np.uint8), np.full((height, width), UNKNOWN, np.uint8))
-        self.health.stall_s = max(3.0, 5 * (time.monotonic() - begin))
+        blank, unknown = np.zeros((height, width, 3), np.uint8), np.full((height, width), UNKNOWN, np.uint8)
+        self.warm_up(lambda: pipeline.process(blank, unknown))
         self._guide.reset()
         self._guide_epoch = -1
         self._skipped = 0
@@ -125,14 +125,6 @@ class VitMatteNode(ImageNode):
             self._guidance_input = None
             self.health.remove_drops_of(self._sync_drops)
         self.health.warnings.pop("guidance", None)
-
-    def cleanup_family(self) -> None:
-        self.health.forget_sources()
-        self.remove_outputs()
-        if self._pipeline is not None:
-            self._pipeline.close()
-            self._pipeline = None
-        self.forget_model()
 
     # -- executor's thread ---------------------------------------------------------------------------------------------
 

@@ -4,16 +4,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aot_runtime.errors import InputError
 from aot_runtime.ros.parameters import (
     FRAME_ID,
     IMAGE_TRANSPORT,
+    ImageSettings,
     Param,
     artifact_path,
-    declare_table,
     model_params,
     read_table,
 )
@@ -60,18 +59,12 @@ TABLE = (
 
 
 @dataclass(frozen=True)
-class MatteSettings:
+class MatteSettings(ImageSettings):
     """The values of the parameters, checked as far as the artifact is not needed; names as in config/vitmatte.yaml.
 
     `options` has those that make trimaps.
     """
 
-    artifact: Path
-    device: str
-    allow_list: str
-    num_threads: int
-    cuda_graph: bool
-    image_transport: str
     sync: str
     sync_slop: float
     sync_depth: int
@@ -84,13 +77,7 @@ class MatteSettings:
     alpha_encoding: str
     foreground: str
     premultiplied: bool
-    frame_id: str
     options: GuidanceOptions
-
-
-def declare_parameters(node: PerceptionNode) -> None:
-    """Declares all parameters with descriptions and ranges."""
-    declare_table(node, TABLE)
 
 
 def read_parameters(node: PerceptionNode) -> MatteSettings:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,12 +46,13 @@ class ImageArrival:
 class ImageNode(ModelNode, ABC):
     """A `ModelNode` with `~/image` and a worker in front of the model, in which only the newest image waits.
 
-    A subclass implements `process_image`, may implement `time_went_back` and `image_arrived`, calls `prepare_images`
-    when it configures, and `open_images` and `close_images` when it activates and deactivates.
+    A subclass implements `process_image`, and perhaps `time_went_back` and `image_arrived`. It makes `_pipeline` and
+    calls `prepare_images` when it configures, and `open_images` and `close_images` when it activates and deactivates.
     """
 
     def __init__(self, name: str, **kwargs: Any) -> None:
         super().__init__(name, STAGES, **kwargs)
+        self._pipeline: Any = None
         self._worker: Worker[ImageArrival] | None = None
         self._subscription: Any = None
         self._epoch = 0
@@ -66,12 +68,27 @@ class ImageNode(ModelNode, ABC):
         """Takes an image whose stamp is good; in the executor's thread. Unless overridden, the worker gets it."""
         self.submit(item)
 
+    def cleanup_family(self) -> None:
+        """Undoes `configure_family`, which made `_pipeline` and the outputs."""
+        self.health.forget_sources()
+        self.remove_outputs()
+        if self._pipeline is not None:
+            self._pipeline.close()
+            self._pipeline = None
+        self.forget_model()
+
     # -- for the subclass ----------------------------------------------------------------------------------------------
 
     def prepare_images(self) -> None:
         """Reads `max_input_age`, and counts late images and jumps in time; undone by `health.forget_sources`."""
         self._guard = StampGuard(max_age_ns=round(self.value("max_input_age") * 1e9))
         self.health.count_drops_of(lambda: self._guard.counts)
+
+    def warm_up(self, run: Callable[[], object]) -> None:
+        """Runs the model once, and learns from the time that took how long silence may last before it is an error."""
+        begin = time.monotonic()
+        run()
+        self.health.stall_s = max(3.0, 5 * (time.monotonic() - begin))
 
     def open_images(self, transport: str, num_threads: int) -> None:
         """Starts the worker and subscribes.

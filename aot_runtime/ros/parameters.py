@@ -36,6 +36,19 @@ IMAGE_TRANSPORT = Param(
 FRAME_ID = Param("frame_id", "", "Frame of the outputs; empty: that of the images.")
 
 
+@dataclass(frozen=True)
+class ImageSettings:
+    """Values of `model_params`, `IMAGE_TRANSPORT` and `FRAME_ID`: what a node of images has besides its own."""
+
+    artifact: Path
+    device: str
+    allow_list: str
+    num_threads: int
+    cuda_graph: bool
+    image_transport: str
+    frame_id: str
+
+
 def model_params(maker: str) -> tuple[Param, ...]:
     """What every node around one model has; `maker` is who makes its artifacts, as in "export_aliked"."""
     return (
