@@ -7,7 +7,7 @@ import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
-from depth_ros.camera import Camera
+from aot_runtime.camera import Camera
 
 if TYPE_CHECKING:
     from sensor_msgs.msg import CameraInfo

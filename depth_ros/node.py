@@ -30,6 +30,7 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 
+from aot_runtime.camera import Camera, camera_from_info
 from aot_runtime.errors import InputError
 from aot_runtime.ros.clouds import to_cloud
 from aot_runtime.ros.diagnostics import count_finite
@@ -39,7 +40,6 @@ from aot_runtime.ros.model_node import limit_threads
 from aot_runtime.ros.node import run_node
 from aot_runtime.ros.parameters import declare_table
 from aot_runtime.ros.qos import image_input_qos, latched_qos, no_complaints, overridable
-from depth_ros.camera import Camera, camera_from_info
 from depth_ros.camera_infos import CameraInfos, info_of_camera
 from depth_ros.parameters import TABLE, read_parameters
 from depth_ros.pictures import colour_depth

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from aot_runtime.camera import Camera, camera_from_info
 from aot_runtime.command import exit_status
 from aot_runtime.errors import InputError
 from aot_runtime.frames import Frame, open_frames, write_image
 from aot_runtime.offline import ResultFolder, add_common_arguments, run_frames, tell_warnings, warn_of_random_weights
-from depth_ros.camera import Camera, camera_from_info
 from depth_ros.files import depth_to_png16, write_ply
 from depth_ros.pipeline import RESOLUTIONS
 from depth_ros.points import PointMaker

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aot_runtime.camera import PixelMap, Size
 from aot_runtime.errors import ArtifactError, InputError
 from aot_runtime.host_runner import HostRunner
-from depth_ros.camera import PixelMap, Size
 
 if TYPE_CHECKING:
     import torch

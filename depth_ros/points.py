@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from aot_runtime.camera import Camera
 from aot_runtime.errors import InputError
-from depth_ros.camera import Camera
 
 _MODELS = ("plumb_bob", "rational_polynomial", "equidistant")
 

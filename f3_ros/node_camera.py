@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sensor_msgs.msg import CameraInfo
 
+from aot_runtime.camera import Camera, PixelMap, camera_from_info
 from aot_runtime.errors import InputError
 from aot_runtime.ros.qos import image_input_qos, latched_qos, no_complaints, overridable
-from depth_ros.camera import Camera, PixelMap, camera_from_info
 from f3_ros.events.binning import centring_offset
 
 if TYPE_CHECKING:

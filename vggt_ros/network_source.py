@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from aot_runtime.camera import PixelMap
 from aot_runtime.errors import ArtifactError, InputError
-from depth_ros.camera import PixelMap
 from vggt_ros.fusion.bootstrap import Bootstrap, bootstrap_from_arrays
 from vggt_ros.images import prepare
 from vggt_ros.pose_encoding import centred, decode

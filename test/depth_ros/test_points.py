@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from aot_runtime.camera import Camera
 from aot_runtime.errors import InputError
 from aot_runtime.frames import write_image
-from depth_ros.camera import Camera
 from depth_ros.files import depth_to_png16, write_ply
 from depth_ros.points import PointMaker, camera_rays, pack_rgb
 

@@ -10,8 +10,8 @@ from typing import Protocol
 
 import numpy as np
 
+from aot_runtime.camera import PixelMap
 from aot_runtime.errors import InputError
-from depth_ros.camera import PixelMap
 from vggt_ros.fusion.cameras import PosedCamera, checked_pose
 from vggt_ros.fusion.npz import read_npz
 from vggt_ros.fusion.scale import ARBITRARY, Scale

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aot_runtime.camera import PixelMap
 from aot_runtime.errors import InputError
-from depth_ros.camera import PixelMap
 
 _ORTHOGONAL = 1e-4
 _CLEARLY = 5.0

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from aot_runtime.camera import PixelMap
 from aot_runtime.errors import InputError
-from depth_ros.camera import PixelMap
 from depth_ros.pipeline import DepthResult
 from vggt_ros.depth_sources import ArtifactDisparity, FolderDisparity
 

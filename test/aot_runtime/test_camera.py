@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from aot_runtime.camera import Camera, PixelMap, camera_from_info
 from aot_runtime.errors import InputError
-from depth_ros.camera import Camera, PixelMap, camera_from_info
 from depth_ros.camera_infos import CameraInfos
 
 K = np.array([[525.0, 0, 319.5], [0, 520.0, 239.5], [0, 0, 1]])
