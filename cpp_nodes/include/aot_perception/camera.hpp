@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What resizing, cropping and shifting an image does to its camera matrix; as depth_ros/camera.py. No ROS.
+// What resizing, cropping and shifting an image does to its camera matrix; as aot_runtime/camera.py. No ROS.
 //
 // A pixel's centre has integer coordinates: pixel (0, 0) covers [-0.5, 0.5) x [-0.5, 0.5). So it is in OpenCV and in
 // sensor_msgs/CameraInfo.

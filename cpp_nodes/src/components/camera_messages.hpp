@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Cameras from and to sensor_msgs/CameraInfo, and which CameraInfo belongs to an image.
-// As depth_ros/camera.py and depth_ros/camera_infos.py.
+// As aot_runtime/camera.py and depth_ros/camera_infos.py.
 #pragma once
 
 #include <cstdint>
