@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Makes .venv: torch, ROS 2 and everything else at the versions of requirements/lock.txt, the EventPacket interface,
+# Makes .venv: torch, ROS 2 and everything else at the versions of requirements/lock.txt, the messages of interfaces/,
 # and this package in editable mode. Each step leaves a stamp with the digest of what it was made from, so that
 # running it again does only what has changed.
 set -euo pipefail
@@ -49,23 +49,26 @@ fi
 
 interfaces=$(find interfaces -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -d' ' -f1)
 if ! fresh interfaces "$interfaces"; then
-  say "event_camera_msgs/EventPacket"
   prefix=$(cd "$VENV" && pwd)
-  build=$prefix/build/event_camera_msgs
-  rm -rf "$build"
   mkdir -p "$prefix/build"
-  log=$prefix/build/event_camera_msgs.log
-  if ! (
-    export AMENT_PREFIX_PATH=$prefix CMAKE_PREFIX_PATH=$prefix LD_LIBRARY_PATH=$prefix/lib
-    export ROS_VERSION=2 ROS_DISTRO=jazzy PATH=$prefix/bin:$PATH
-    cmake -S interfaces/event_camera_msgs -B "$build" -DCMAKE_BUILD_TYPE=Release -DBUILD_TESTING=OFF \
-      -DCMAKE_INSTALL_PREFIX="$prefix" -DPython3_EXECUTABLE="$prefix/bin/python"
-    cmake --build "$build" --parallel 2
-    cmake --install "$build"
-  ) >"$log" 2>&1; then
-    tail -n 30 "$log" >&2
-    die "building the EventPacket interface failed; the whole log is $log"
-  fi
+  for source in interfaces/*/; do
+    name=$(basename "$source")
+    say "$name"
+    build=$prefix/build/$name
+    rm -rf "$build"
+    log=$prefix/build/$name.log
+    if ! (
+      export AMENT_PREFIX_PATH=$prefix CMAKE_PREFIX_PATH=$prefix LD_LIBRARY_PATH=$prefix/lib
+      export ROS_VERSION=2 ROS_DISTRO=jazzy PATH=$prefix/bin:$PATH
+      cmake -S "$source" -B "$build" -DCMAKE_BUILD_TYPE=Release -DBUILD_TESTING=OFF \
+        -DCMAKE_INSTALL_PREFIX="$prefix" -DPython3_EXECUTABLE="$prefix/bin/python"
+      cmake --build "$build" --parallel "${BUILD_JOBS:-2}"
+      cmake --install "$build"
+    ) >"$log" 2>&1; then
+      tail -n 30 "$log" >&2
+      die "building the interface $name failed; the whole log is $log"
+    fi
+  done
   stamp interfaces "$interfaces"
 fi
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our EventPacket is the released one, byte for byte on the wire."""
+"""Our EventPacket and TFMessage are the released ones, byte for byte on the wire."""
 
 from __future__ import annotations
 
@@ -51,3 +51,17 @@ def test_built_message_serialises_to_the_documented_layout() -> None:
     assert int.from_bytes(body[16:20], "little") == 720
     assert int.from_bytes(body[24:32], "little") == 7
     assert deserialize_message(raw, module.EventPacket) == message
+
+
+def test_our_transform_message_is_that_of_tf2() -> None:
+    from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+    name = "tf2_msgs/msg/TFMessage"
+    released = get_typestore(Stores.ROS2_JAZZY).hash_rihs01(name)
+    ours = get_typestore(Stores.ROS2_JAZZY)
+    del ours.fielddefs[name]
+    text = (MSG.parents[2] / "tf2_msgs" / "msg" / "TFMessage.msg").read_text()
+    ours.register(get_types_from_msg(text, name))
+    assert ours.hash_rihs01(name) == released
+    module = pytest.importorskip("tf2_msgs.msg", reason="tf2_msgs is not built; run: make setup")
+    assert module.TFMessage.get_fields_and_field_types() == {"transforms": "sequence<geometry_msgs/TransformStamped>"}
