@@ -9,26 +9,33 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from aot_runtime.errors import ArtifactError
 
 _CHUNK = 4 << 20
+_TEMPORARY = re.compile(r"^\.(?P<name>.+)\.(?P<pid>\d+)\.[0-9a-f]{8}\.tmp$")
 _DIGEST_LINE = re.compile(r"^(?P<digest>[0-9a-fA-F]{64})(?:\s+[* ]?(?P<name>.*))?$")
 
 
 @contextlib.contextmanager
-def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike[str], *, sweep: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is synced and renamed onto `path`, on error removed.
 
     A process that is killed meanwhile leaves at most a hidden temporary file, never a half-written `path`; the next
     write to the same `path` removes what dead processes left. The result is never writable for everybody.
+
+    Args:
+        path: of the file.
+        sweep: False: leave what dead processes left; for who writes thousands of files into one folder, and calls
+            `remove_leftovers` once.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(target)
+    if sweep:
+        remove_leftovers(target.parent, (target.name,))
     temporary = target.parent / f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
     try:
         yield temporary
@@ -42,11 +49,11 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     _sync_directory(target.parent)
 
 
-def _remove_leftovers(target: Path) -> None:
-    pattern = re.compile(rf"^\.{re.escape(target.name)}\.(\d+)\.[0-9a-f]{{8}}\.tmp$")
-    for entry in target.parent.iterdir():
-        match = pattern.match(entry.name)
-        if match and not _process_lives(int(match.group(1))):
+def remove_leftovers(folder: Path, names: Container[str]) -> None:
+    """Removes temporary files in the folder that dead processes left while they wrote files of these names."""
+    for entry in folder.iterdir():
+        match = _TEMPORARY.match(entry.name)
+        if match and match.group("name") in names and not _process_lives(int(match.group("pid"))):
             entry.unlink(missing_ok=True)
 
 
