@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aliked_ros.deform_conv import bilinear_rows, gather_rows
+from aot_runtime.deform_conv import bilinear_rows, gather_rows
 
 NORM_FLOOR = 1e-12
 

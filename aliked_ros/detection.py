@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aliked_ros.config import DETECTION_RADIUS as RADIUS
-from aliked_ros.deform_conv import gather_rows
+from aot_runtime.deform_conv import gather_rows
 
 WINDOW = 2 * RADIUS + 1
 CELL = RADIUS + 1

@@ -19,7 +19,7 @@ SOURCES = (
     *("aliked_ros/config.py", "aliked_ros/model.py", "aliked_ros/deform_conv.py", "aliked_ros/descriptors.py"),
     *("aliked_ros/detection.py", "aliked_ros/deploy.py", "aliked_ros/alignment.py", "aliked_ros/export_aliked.py"),
     *("aot_runtime/export.py", "aot_runtime/golden.py", "aot_runtime/manifest.py", "aot_runtime/backends/aoti.py"),
-    *("aot_runtime/backends/package.py", "aot_runtime/backends/onnx.py"),
+    *("aot_runtime/backends/package.py", "aot_runtime/backends/onnx.py", "aot_runtime/deform_conv.py"),
 )
 SCORE_STEPS = 16383
 

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from aliked_ros.config import from_name
-from aliked_ros.deform_conv import deform_conv2d
 from aliked_ros.descriptors import DenseMap, Pyramid, patches
 from aliked_ros.detection import above, peaks, strongest, suppress
 from aliked_ros.model import ALIKED, padding, upsample
+from aot_runtime.deform_conv import deform_conv2d
 
 DCN_CASES = (
     *("aliked_like_nomask", "aliked_like_bias", "mask_bias", "big_offsets_border", "integer_offsets", "half_offsets"),

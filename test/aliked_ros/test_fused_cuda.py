@@ -14,10 +14,10 @@ from aliked_half import compare_half
 from torch import Tensor
 
 from aliked_ros.config import from_name
-from aliked_ros.deform_conv import deform_conv2d
 from aliked_ros.deploy import deployed_kind
 from aliked_ros.descriptors import Pyramid
 from aliked_ros.model import ALIKED, upsample
+from aot_runtime.deform_conv import deform_conv2d
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 HALF = torch.float16
