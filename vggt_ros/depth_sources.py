@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
-from aot_runtime.errors import InputError
+from aot_runtime.errors import AotError, InputError
 
 if TYPE_CHECKING:
-    from depth_ros.pipeline import ImageDepthPipeline
+    from depth_ros.pipeline import DepthResult, ImageDepthPipeline
 
 
 class DisparitySource(Protocol):
@@ -26,6 +29,51 @@ class DisparitySource(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class DepthRequest:
+    """An image (H, W, 3) uint8 RGB of a camera, with its name."""
+
+    camera: str
+    name: str
+    image: np.ndarray
+
+
+@dataclass(frozen=True)
+class DepthAnswer:
+    """The disparity of a request, or why there is none, and the milliseconds that it took (a batch's: its share)."""
+
+    disparity: np.ndarray | AotError
+    milliseconds: float
+
+
+@runtime_checkable
+class BatchDisparitySource(Protocol):
+    """A `DisparitySource` that does several images at once better than one after the other."""
+
+    def disparities(self, requests: Sequence[DepthRequest]) -> list[np.ndarray | AotError]:
+        """See `DisparitySource`; what fails is an error in its place, and the others are done."""
+        ...
+
+
+def disparities_of(source: DisparitySource, requests: Sequence[DepthRequest]) -> list[DepthAnswer]:
+    """Disparities of all requests in their order, at once if the source can."""
+    if isinstance(source, BatchDisparitySource):
+        begun = time.perf_counter()
+        found = source.disparities(requests)
+        share = 1000 * (time.perf_counter() - begun) / max(1, len(requests))
+        return [DepthAnswer(one, share) for one in found]
+    answers = []
+    for request in requests:
+        begun = time.perf_counter()
+        one: np.ndarray | AotError
+        try:
+            one = source.disparity(request.camera, request.name, request.image)
+        except AotError as error:
+            one = error
+        answers.append(DepthAnswer(one, 1000 * (time.perf_counter() - begun)))
+    return answers
+
+
 class ArtifactDisparity:
     """A depth network; what it gives is turned into disparity by what its manifest says that it is."""
 
@@ -34,11 +82,15 @@ class ArtifactDisparity:
 
     def disparity(self, camera: str, name: str, image: np.ndarray) -> np.ndarray:
         """See `DisparitySource`."""
-        result = self._pipeline.process(image)
-        if result.kind != "metric":
-            return result.depth
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(1 / result.depth, np.float32)
+        return disparity_of(self._pipeline.process(image))
+
+
+def disparity_of(result: DepthResult) -> np.ndarray:
+    """(H, W) float32 disparity, up to scale and shift, of depth of any kind."""
+    if result.kind != "metric":
+        return result.depth
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(1 / result.depth, np.float32)
 
 
 class FolderDisparity:

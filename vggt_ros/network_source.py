@@ -48,8 +48,13 @@ class NetworkSource:
         self._known = dict(intrinsics or {})
         self._height, self._width = height, width
 
-    def bootstrap(self, images: Mapping[str, np.ndarray]) -> Bootstrap:
+    def bootstrap(
+        self, images: Mapping[str, np.ndarray], matrices: Mapping[str, np.ndarray] | None = None
+    ) -> Bootstrap:
         """The views of all images, name -> (H, W, 3) uint8 RGB.
+
+        Args:
+            matrices: camera -> (3, 3) of this image; they go before those that this was made with.
 
         Raises:
             InputError: there is no image, one is malformed, the network takes another number of them, or it gives a
@@ -68,19 +73,20 @@ class NetworkSource:
         for view, (_, _, rows) in zip(depth, placed):
             view[: rows.start] = np.nan
             view[rows.stop :] = np.nan
-        extrinsics, matrices = decode(outputs["pose_enc"].astype(np.float64), self._height, self._width)
-        matrices = centred(matrices)
+        extrinsics, intrinsics = decode(outputs["pose_enc"].astype(np.float64), self._height, self._width)
+        intrinsics = centred(intrinsics)
+        known = {**self._known, **(matrices or {})}
         for index, (name, (_, grid, _)) in enumerate(zip(images, placed)):
-            if name in self._known:
-                matrices[index] = grid.applied_to(self._known[name])
-            elif not np.isfinite(matrices[index]).all():
+            if name in known:
+                intrinsics[index] = grid.applied_to(known[name])
+            elif not np.isfinite(intrinsics[index]).all():
                 view = outputs["pose_enc"][index, 7:].tolist()
                 raise InputError(f"expected a field of view above 0, found {view} for '{name}'", "give its intrinsics")
         arrays = {
             "depth": depth,
             "depth_conf": outputs["depth_conf"],
             "extrinsic": extrinsics,
-            "intrinsics": matrices,
+            "intrinsics": intrinsics,
         }
         return bootstrap_from_arrays(arrays, tuple(images), str(self._model.path), [grid for _, grid, _ in placed])
 

@@ -11,13 +11,13 @@ import argparse
 import json
 import logging
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from aot_runtime.camera import PixelMap
 from aot_runtime.command import exit_status
 from aot_runtime.errors import InputError
 from aot_runtime.files import atomic_write
@@ -37,9 +37,9 @@ from vggt_ros.rig import Rig, read_intrinsics, read_poses
 
 if TYPE_CHECKING:
     from vggt_ros.depth_sources import DisparitySource
-    from vggt_ros.fusion.bootstrap import Bootstrap, BootstrapSource
-    from vggt_ros.fusion.cameras import PosedCamera
-    from vggt_ros.fusion.streaming import FrameResult, Reconstruction
+    from vggt_ros.fusion.bootstrap import BootstrapSource
+    from vggt_ros.fusion.streaming import FrameResult
+    from vggt_ros.pipeline import StepResult, View
 
 _LOG = logging.getLogger("reconstruct")
 _Place = TypeVar("_Place", Path, str)
@@ -152,7 +152,7 @@ def _disparities(told: argparse.Namespace) -> DisparitySource | None:
     return None
 
 
-def _bootstrap_source(told: argparse.Namespace, cameras: Sequence[str], rig: Rig) -> BootstrapSource:
+def _bootstrap_source(told: argparse.Namespace, cameras: Sequence[str]) -> BootstrapSource:
     from vggt_ros.fusion.bootstrap import NpzSource
 
     if told.bootstrap:
@@ -163,19 +163,15 @@ def _bootstrap_source(told: argparse.Namespace, cameras: Sequence[str], rig: Rig
 
     model = load_model(told.vggt_engine, told.device)
     warn_of_random_weights(model.manifest, "the map means")
-    return NetworkSource(model, rig.intrinsics)
+    return NetworkSource(model)
 
 
 class Session:
     """One run of the command."""
 
     def __init__(self, told: argparse.Namespace) -> None:
-        import torch
-
-        from vggt_ros.fusion.maps import load_map, make_map
-        from vggt_ros.fusion.smoothing import SmoothingConfig
-        from vggt_ros.fusion.streaming import Reconstruction, StreamConfig
-        from vggt_ros.fusion.tsdf import TsdfConfig
+        from vggt_ros.fusion.npz import read_npz
+        from vggt_ros.pipeline import PipelineConfig, ReconstructionPipeline
 
         if not 0 <= told.smooth_scale <= 1:
             raise InputError(f"expected --smooth_scale from 0 to 1, found {told.smooth_scale}")
@@ -190,18 +186,21 @@ class Session:
             read_intrinsics(told.intrinsics) if told.intrinsics else {},
             read_poses(told.poses) if told.poses else {},
         )
-        self._cameras, self._source = _batches(told)
-        self._disparities = _disparities(told)
-        tsdf = TsdfConfig(told.voxel_size, told.trunc_margin)
-        config = StreamConfig(smoothing=SmoothingConfig(average=told.smooth_scale))
-        device = torch.device(told.device)
+        self._cameras, self._batches = _batches(told)
+        config = PipelineConfig(
+            fusion=told.fusion,
+            voxel_size=told.voxel_size,
+            trunc_margin=told.trunc_margin,
+            smooth_scale=told.smooth_scale,
+            # A file holds one instant; taken again, it would be another one's.
+            rebootstrap=bool(told.vggt_engine),
+            metric_depth=read_npz(told.metric_depth, "metric depth") if told.metric_depth else {},
+            arbitrary_scale=told.arbitrary_scale,
+        )
+        source = None if told.initial_map else _bootstrap_source(told, self._cameras)
+        self._pipeline = ReconstructionPipeline(source, _disparities(told), config, told.device)
         if told.initial_map:
-            fused, scale = load_map(told.initial_map, device)
-            self._whole: Reconstruction = Reconstruction(fused, config)
-            self._whole.resume(scale)
-        else:
-            self._whole = Reconstruction(make_map(told.fusion, tsdf=tsdf, device=device), config)
-        self._known: dict[str, PosedCamera] = {}
+            self._pipeline.load_map(told.initial_map)
         self._sizes: dict[str, tuple[int, int]] = {}
         self._records: list[dict[str, Any]] = []
         self._events: list[dict[str, Any]] = []
@@ -211,7 +210,7 @@ class Session:
         """All of it; the exit status."""
         told = self._told
         steps = Steps("reconstruct", 2 if told.initial_map else 3, enabled=not told.quiet)
-        batches = enumerate(self._source)
+        batches = enumerate(self._batches)
         if not told.initial_map:
             with steps.step("bootstrap"):
                 first = next(batches, None)
@@ -219,112 +218,87 @@ class Session:
                     raise InputError(f"expected images of {self._cameras}, found none")
                 self._bootstrap(first[1])
         if told.per_camera_calib and told.per_camera_calib.exists():
-            self._whole.filter.load(told.per_camera_calib)
+            self._pipeline.load_calibration(told.per_camera_calib)
         with steps.step("frames"):
             for number, batch in batches:
-                if self._disparities is None or (told.max_batches and number >= told.max_batches):
+                if not self._streams or (told.max_batches and number >= told.max_batches):
                     break
                 self._stream(number, batch)
-                steps.detail(f"instant {number}, map {self._whole.map.size}")
+                steps.detail(f"instant {number}, map {self._pipeline.map.size}")
         with steps.step("files"):
             self._write()
         fused = sum(record["fused"] for record in self._records)
-        unit, size = self._whole.scale.unit, self._whole.map.size
+        unit, size = self._pipeline.scale.unit, self._pipeline.map.size
         print(f"{fused} of {len(self._records)} frames fused, map of {size} surfels or blocks, in {unit}")
         return 1 if self._streamed and not fused else 0
+
+    @property
+    def _streams(self) -> bool:
+        return bool(self._told.depth_engine or self._told.depth_folder)
 
     def _bootstrap(self, batch: Batch) -> None:
         from vggt_ros.fusion.ply import write_cloud
 
-        self._report(0, batch)
-        source = _bootstrap_source(self._told, self._cameras, self._rig)
-        views = self._scaled(source.bootstrap(batch.images), batch.frame)
-        colours = {}
-        for index, name in enumerate(views.names):
-            image = batch.images[name]
-            colours[name] = views.colour(index, image)
-            self._sizes[name] = (image.shape[1], image.shape[0])
-            self._known[name] = views.image_camera(index, image.shape[1], image.shape[0])
-        self._whole.bootstrap(views, colours)
-        count = write_cloud(self._told.out_dir / "bootstrap_map.ply", self._whole.map.surface())
+        result = self._step(0, batch)
+        if not result.bootstrapped:
+            raise InputError(result.reason)
+        count = write_cloud(self._told.out_dir / "bootstrap_map.ply", self._pipeline.map.surface())
         _LOG.info(
-            "bootstrap of %s: %d points, scale %s (%g)", ", ".join(views.names), count, views.scale.source,
-            views.scale.factor,
+            "bootstrap of %s: %d points, scale %s (%g)", ", ".join(result.bootstrapped), count, result.scale.source,
+            result.scale.factor,
         )  # fmt: skip
 
-    def _scaled(self, views: Bootstrap, frame: int) -> Bootstrap:
-        from vggt_ros.fusion.npz import read_npz
-        from vggt_ros.fusion.scale import scaled_by_depth, scaled_by_poses
-
-        poses = self._rig.poses_at(frame)
-        if len([name for name in views.names if name in poses]) >= 2:
-            return scaled_by_poses(views, poses)
-        if self._told.metric_depth:
-            return scaled_by_depth(views, read_npz(self._told.metric_depth, "metric depth"))
-        if self._told.arbitrary_scale:
-            return views
-        raise InputError(
-            "expected something metric, found neither poses of two cameras nor metric depth",
-            "give --poses or --metric_depth, or say --arbitrary_scale",
-        )
-
     def _stream(self, number: int, batch: Batch) -> None:
-        from vggt_ros.fusion.streaming import StreamFrame
-
         self._streamed += 1
-        self._report(number, batch)
-        begun = time.perf_counter()
-        frames, spent = [], {}
-        for name, image in batch.images.items():
-            start = time.perf_counter()
-            try:
-                assert self._disparities is not None
-                relative = self._disparities.disparity(name, batch.names[name], image)
-                camera = self._camera(number, name, batch.frame, image)
-            except InputError as error:
-                self._event(number, name, str(error))
-                continue
-            frames.append(StreamFrame(name, camera, relative, image))
-            spent[name] = 1000 * (time.perf_counter() - start)
-        for result in self._whole.update(frames, float(number)):
-            total = 1000 * (time.perf_counter() - begun)
-            self._record(number, batch.frame, result, spent[result.name], total)
-        if self._whole.wants_bootstrap:
-            self._event(number, "", f"a new bootstrap is due: {self._whole.wants_bootstrap}")
+        result = self._step(number, batch)
+        for frame in result.frames:
+            self._record(number, batch.frame, frame, result)
+        if result.bootstrapped:
+            _LOG.info("instant %d: bootstrap of %s: %s", number, ", ".join(result.bootstrapped), result.reason)
+            self._events.append({"batch": number, "camera": "", "problem": f"bootstrapped again: {result.reason}"})
+        elif result.reason:
+            self._event(number, "", result.reason)
 
-    def _camera(self, number: int, name: str, frame: int, image: np.ndarray) -> PosedCamera:
-        from vggt_ros.fusion.cameras import PosedCamera
-
-        height, width = image.shape[:2]
-        known, matrix, pose = self._known.get(name), self._rig.intrinsics.get(name), self._rig.pose(name, frame)
-        if (matrix is None or pose is None) and known is None:
-            raise InputError(
-                f"expected intrinsics and a pose of '{name}', found none: it was not in the bootstrap either",
-                "give --intrinsics and --poses",
-            )
-        if pose is None and self._rig.poses.get(name):
-            raise InputError(f"expected a pose of '{name}' at frame {frame}, found only others", "check --poses")
-        if known is not None:
-            matrix = known.matrix if matrix is None else matrix
-            pose = known.pose if pose is None else pose
-        assert matrix is not None
-        assert pose is not None
-        first = self._sizes.setdefault(name, (width, height))
-        if first != (width, height):
-            told = f"its images were {first[0]}x{first[1]} and are {width}x{height}; taken for resized"
-            self._event(number, name, told)
-        return PosedCamera(matrix, pose, *first).resized(width, height)
-
-    def _report(self, number: int, batch: Batch) -> None:
+    def _step(self, number: int, batch: Batch) -> StepResult:
         for name in self._cameras:
             if name not in batch.images:
                 self._event(number, name, batch.problems.get(name, "there is no image of it"))
+        result = self._pipeline.step(self._views(number, batch), float(number))
+        for problem in result.problems:
+            self._event(number, problem.camera, problem.text)
+        return result
+
+    def _views(self, number: int, batch: Batch) -> list[View]:
+        from vggt_ros.pipeline import View
+
+        views = []
+        for name, image in batch.images.items():
+            pose = self._rig.pose(name, batch.frame)
+            if pose is None and self._rig.poses.get(name):
+                self._event(
+                    number,
+                    name,
+                    f"expected a pose of '{name}' at frame {batch.frame}, found only others; check --poses",
+                )
+                continue
+            views.append(View(name, image, self._matrix(number, name, image), pose, batch.names[name]))
+        return views
+
+    def _matrix(self, number: int, name: str, image: np.ndarray) -> np.ndarray | None:
+        """The intrinsics of --intrinsics, which are of the first image, for this one."""
+        matrix = self._rig.intrinsics.get(name)
+        height, width = image.shape[:2]
+        first = self._sizes.setdefault(name, (width, height))
+        if matrix is None or first == (width, height):
+            return matrix
+        self._event(number, name, f"its images were {first[0]}x{first[1]} and are {width}x{height}; taken for resized")
+        return PixelMap.half_pixel(first, (width, height)).applied_to(matrix)
 
     def _event(self, number: int, camera: str, problem: str) -> None:
         _LOG.warning("instant %d %s: %s", number, camera, problem)
         self._events.append({"batch": number, "camera": camera, "problem": problem})
 
-    def _record(self, number: int, frame: int, result: FrameResult, depth_ms: float, total_ms: float) -> None:
+    def _record(self, number: int, frame: int, result: FrameResult, step: StepResult) -> None:
         scale, shift = (None, None) if result.parameters is None else map(float, result.parameters)
         numbers = {"scale": scale, "shift": shift, "residual": result.residual, "inliers": result.inliers}
         self._records.append(
@@ -337,8 +311,8 @@ class Session:
                 "coverage": result.coverage,
                 "fused": result.fused,
                 "problem": result.problem,
-                "depth_ms": depth_ms,
-                "total_ms": total_ms,
+                "depth_ms": step.timings_ms[f"depth/{result.name}"],
+                "total_ms": step.timings_ms["total"],
             }
         )
         if not result.fused:
@@ -347,30 +321,25 @@ class Session:
             from vggt_ros.fusion.npz import write_npz
 
             # Depth of an arbitrary unit never lies in a folder that says metric.
-            folder = self._told.out_dir / ("depth_metric" if self._whole.scale.metric else "depth_unscaled")
+            folder = self._told.out_dir / ("depth_metric" if step.scale.metric else "depth_unscaled")
             write_npz(folder / f"camera_{result.name}_batch_{number:05d}.npz", {"depth": result.depth})
 
     def _write(self) -> None:
-        from vggt_ros.fusion.maps import SurfelFusion, TsdfFusion
+        from vggt_ros.fusion.maps import TsdfFusion
         from vggt_ros.fusion.ply import to_gaussians, write_cloud, write_mesh
+        from vggt_ros.pipeline import gaussian_radius
 
-        out, fused = self._told.out_dir, self._whole.map
+        out, pipeline = self._told.out_dir, self._pipeline
+        fused, scale = pipeline.map, pipeline.scale
         surface = fused.surface()
         write_cloud(out / "map_updated.ply", surface)
-        radius: Any = None
+        pipeline.save_map(out / ("tsdf_volume.npz" if isinstance(fused, TsdfFusion) else "surfel_map.npz"))
         if isinstance(fused, TsdfFusion):
-            radius = fused.volume.config.voxel / 2
-            fused.save(out / "tsdf_volume.npz", self._whole.scale)
             write_mesh(out / "mesh.ply", fused.volume.mesh())
-        else:
-            fused.save(out / "surfel_map.npz", self._whole.scale)
-            if isinstance(fused, SurfelFusion):
-                radius = fused.surfels.radii.cpu().numpy()
         if self._told.gaussians:
-            to_gaussians(out / "gaussians.ply", surface, radius)
+            to_gaussians(out / "gaussians.ply", surface, gaussian_radius(fused))
         if self._told.per_camera_calib:
-            self._whole.filter.save(self._told.per_camera_calib)
-        scale = self._whole.scale
+            pipeline.save_calibration(self._told.per_camera_calib)
         metrics = {
             "unit": scale.unit,
             "scale": vars(scale),

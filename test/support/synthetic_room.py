@@ -79,6 +79,17 @@ class Room:
             found.append(StreamFrame(name, self.camera(frame), relative, self.colour(frame)))
         return found
 
+    def seen(self, step: int, scale: float = 0.37, turn: float = 0.4, cameras: tuple[str, ...] = CAMERAS) -> Bootstrap:
+        """A step as VGGT would express it, made from the truth: in another unit, about another origin."""
+        axis = np.array([[np.cos(turn), 0, np.sin(turn)], [0, 1, 0], [-np.sin(turn), 0, np.cos(turn)]])
+        world = np.eye(4)
+        world[:3, :3], world[:3, 3] = axis, (0.3, -1.0, 2.0)
+        frames = [self.index(name, step) for name in cameras]
+        poses = np.array([world @ self.frames["T_wc"][frame] for frame in frames])
+        poses[:, :3, 3] *= scale
+        depth = (self.frames["depth"][frames] * scale).astype(np.float32)
+        return Bootstrap(cameras, poses, self.frames["K"][frames].astype(np.float64), depth, np.ones_like(depth))
+
     def distance(self, points: np.ndarray) -> np.ndarray:
         """(...) signed distance to the static scene, positive in free space."""
         place = np.asarray(points, np.float64)

@@ -115,8 +115,13 @@ class Bootstrap:
 class BootstrapSource(Protocol):
     """Makes a bootstrap of images: a network, or something that stands in for it."""
 
-    def bootstrap(self, images: Mapping[str, np.ndarray]) -> Bootstrap:
+    def bootstrap(
+        self, images: Mapping[str, np.ndarray], matrices: Mapping[str, np.ndarray] | None = None
+    ) -> Bootstrap:
         """The views of the cameras in `images`, name -> (H, W, 3) uint8 RGB; the first is the reference.
+
+        Args:
+            matrices: camera -> (3, 3) of its image, where it is calibrated; a source that has its own may keep them.
 
         Raises:
             InputError: a camera is unknown to the source, or the images are malformed.
@@ -140,8 +145,10 @@ class NpzSource:
     path: Path
     names: tuple[str, ...] = ()
 
-    def bootstrap(self, images: Mapping[str, np.ndarray]) -> Bootstrap:
-        """The file's views of these cameras; all of them if `images` is empty.
+    def bootstrap(
+        self, images: Mapping[str, np.ndarray], matrices: Mapping[str, np.ndarray] | None = None
+    ) -> Bootstrap:
+        """The file's views of these cameras, with its intrinsics; all of them if `images` is empty.
 
         Raises:
             InputError: the file is unreadable or lacks a key, or a camera is not in it.

@@ -105,7 +105,7 @@ class Reconstruction:
         """Fuse a bootstrap's views.
 
         Args:
-            views: in the map's unit and world.
+            views: in the map's unit and world (see `placement.place_again`); of an empty map they decide both.
             colours: camera -> (H, W, 3) RGB on the depth's grid.
             time_s: of the images.
 
@@ -119,7 +119,8 @@ class Reconstruction:
             )
         if not np.isfinite(views.depth).any():
             raise InputError("expected depth in a bootstrap, found none", "check the images and the network")
-        self.scale = views.scale
+        if not self.map.size:
+            self.scale = views.scale
         for index, name in enumerate(views.names):
             camera = views.camera(index)
             colour = (colours or {}).get(name)

@@ -9,7 +9,7 @@ with less than a surface's weight, and weights are capped, so that the field fol
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -301,9 +301,7 @@ class TsdfVolume:
         arrays = ("coords", "values", "weights", "colours")
         data = read_npz(path, "a saved field", (*arrays, "voxel", "truncation"))
         voxel, truncation = float(data["voxel"]), float(data["truncation"])
-        rest = config or TsdfConfig()
-        told = TsdfConfig(voxel, truncation, rest.max_weight, rest.free_weight, rest.max_blocks)
-        volume = cls(told, device)
+        volume = cls(replace(config or TsdfConfig(), voxel=voxel, truncation=truncation), device)
         count = len(data["coords"])
         if any(len(data[name]) != count or not np.isfinite(data[name]).all() for name in arrays):
             raise InputError(f"expected finite arrays of one length, found others in {path}")

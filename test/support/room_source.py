@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The synthetic room as what a pipeline asks: a bootstrap source and a disparity source that know the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from synthetic_room import CAMERAS, Room
+
+from aot_runtime.errors import InputError
+from vggt_ros.fusion.bootstrap import Bootstrap
+from vggt_ros.pipeline import View
+
+
+class RoomSource:
+    """What VGGT would say of the step that `step` names, in a unit and a world that change with every call."""
+
+    def __init__(self, room: Room) -> None:
+        self.room, self.step, self.calls = room, 0, 0
+        self.change: Callable[[Bootstrap], Bootstrap] = lambda views: views
+
+    def bootstrap(
+        self, images: Mapping[str, np.ndarray], matrices: Mapping[str, np.ndarray] | None = None
+    ) -> Bootstrap:
+        self.calls += 1
+        scale, turn = 0.37 * 1.7 ** (self.calls - 1), 0.4 * self.calls
+        return self.change(self.room.seen(self.step, scale, turn, tuple(images)))
+
+
+class RoomDisparity:
+    """The room's relative disparity, by images named CAMERA_STEP."""
+
+    def __init__(self, room: Room) -> None:
+        self.room = room
+
+    def disparity(self, camera: str, name: str, image: np.ndarray) -> np.ndarray:
+        names = list(self.room.frames["names"])
+        if name not in names:
+            raise InputError(f"expected an image of the room, found {name!r}")
+        return np.asarray(self.room.relative["rel_disparity"][names.index(name)], np.float32)
+
+
+def room_views(
+    room: Room, step: int, cameras: tuple[str, ...] = CAMERAS, *, poses: bool = True, matrices: bool = True
+) -> list[View]:
+    """The views of a step, with what is known of the cameras."""
+    views = []
+    for name in cameras:
+        frame = room.index(name, step)
+        matrix, pose = (room.frames[key][frame].astype(np.float64) for key in ("K", "T_wc"))
+        views.append(
+            View(name, room.colour(frame), matrix if matrices else None, pose if poses else None, f"{name}_{step:02d}")
+        )
+    return views

@@ -1,0 +1,407 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several cameras' images -> poses, depth and a fused map, step by step, without ROS.
+
+What `reconstruct` and `vggt_node` share. A step either bootstraps (poses and depth of all views by the bootstrap
+source, into the map) or streams (relative disparity of each camera, aligned to the map and fused into it). A bootstrap
+happens at first, when asked for, and when the map no longer shows what the cameras see; a later one is fused only if it
+can be brought into the map's world and unit, else it is refused with the reason and the map goes on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from aot_runtime.errors import AotError, InputError
+from vggt_ros.depth_sources import DepthRequest, DisparitySource, disparities_of
+from vggt_ros.fusion.bootstrap import Bootstrap, BootstrapSource
+from vggt_ros.fusion.cameras import PosedCamera, checked_pose
+from vggt_ros.fusion.maps import FusedMap, SurfelFusion, TsdfFusion, load_map, make_map
+from vggt_ros.fusion.placement import PlacementLimits, place_again, place_first
+from vggt_ros.fusion.ply import to_gaussians, write_cloud
+from vggt_ros.fusion.scale import Scale
+from vggt_ros.fusion.streaming import FrameResult, Reconstruction, StreamConfig, StreamFrame
+from vggt_ros.fusion.tsdf import TsdfConfig
+
+GAUSSIANS_SUFFIX = ".gaussians.ply"
+
+
+@dataclass(frozen=True)
+class View:
+    """One camera's image at one instant.
+
+    Attributes:
+        name: of the camera.
+        image: (H, W, 3) uint8 RGB, rectified.
+        matrix: (3, 3) of this image, pixel centres at integers; None: the bootstrap's.
+        pose: (4, 4) world <- camera in metres; None: not known.
+        image_name: of the image, for sources that read files.
+    """
+
+    name: str
+    image: np.ndarray
+    matrix: np.ndarray | None = None
+    pose: np.ndarray | None = None
+    image_name: str = ""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something about a camera that did not go as it should; its text is a sentence for a log."""
+
+    camera: str
+    text: str
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What became of a step.
+
+    Attributes:
+        stamp_s: of the step.
+        frames: of the cameras that were streamed; empty at a bootstrap.
+        bootstrapped: cameras that a bootstrap brought into the map; empty if there was none.
+        reason: why there was a bootstrap; or, if one is due, why there was none, or why it was refused; else "".
+        problems: cameras that could not take part, and what was assumed about others.
+        scale: the map's.
+        timings_ms: "bootstrap", "depth" (of all cameras), "depth/CAMERA", "update" and "total", those that took place.
+        cameras: where each camera was taken to be, in the map's world, on its image's grid.
+    """
+
+    stamp_s: float
+    frames: list[FrameResult]
+    bootstrapped: tuple[str, ...]
+    reason: str
+    problems: list[Problem]
+    scale: Scale
+    timings_ms: dict[str, float]
+    cameras: dict[str, PosedCamera]
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """How a reconstruction is made.
+
+    Attributes:
+        fusion: kind of map: "surfel" or "tsdf".
+        voxel_size: in metres, or in the map's unit.
+        trunc_margin: distance at which a field ends; None: 4 voxels.
+        smooth_scale: share that a new scale and shift have in an average, 0..1; 0: by their covariance.
+        min_views: a bootstrap needs so many.
+        rebootstrap: whether to bootstrap again when the map asks for it; one that is forced always is.
+        rebootstrap_period_s: also after so many seconds; None: never.
+        rebootstrap_pause_s: at least so many seconds between attempts, successful or not.
+        metric_depth: camera -> (H, W) metres on the first bootstrap's grid, to find the scale where poses are unknown.
+        arbitrary_scale: go on in an arbitrary unit if nothing metric is known; else there is no map until it is.
+        placement: what a later bootstrap must satisfy.
+        stream: everything about streaming; `smooth_scale` and the two times above go before what it has of them.
+
+    Raises:
+        InputError: a number makes no sense.
+    """
+
+    fusion: str = "surfel"
+    voxel_size: float = 0.02
+    trunc_margin: float | None = None
+    smooth_scale: float = 0.0
+    min_views: int = 1
+    rebootstrap: bool = True
+    rebootstrap_period_s: float | None = None
+    rebootstrap_pause_s: float = 1.0
+    metric_depth: Mapping[str, np.ndarray] = field(default_factory=dict)
+    arbitrary_scale: bool = False
+    placement: PlacementLimits = field(default_factory=PlacementLimits)
+    stream: StreamConfig = field(default_factory=StreamConfig)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.smooth_scale <= 1:
+            raise InputError(f"expected smooth_scale from 0 to 1, found {self.smooth_scale}")
+        if self.min_views < 1 or self.rebootstrap_pause_s < 0 or (self.rebootstrap_period_s or 1) <= 0:
+            raise InputError(f"expected at least one view, no negative pause and a period above 0, found {self}")
+
+    @property
+    def streaming(self) -> StreamConfig:
+        """`stream` with this configuration's own numbers."""
+        keyframes = replace(
+            self.stream.keyframes, period_s=self.rebootstrap_period_s, least_pause_s=self.rebootstrap_pause_s
+        )
+        smoothing = replace(self.stream.smoothing, average=self.smooth_scale)
+        return replace(self.stream, keyframes=keyframes, smoothing=smoothing)
+
+    def make_map(self, device: torch.device) -> FusedMap:
+        """An empty map of this kind."""
+        return make_map(self.fusion, tsdf=TsdfConfig(self.voxel_size, self.trunc_margin), device=device)
+
+
+class ReconstructionPipeline:
+    """A map that grows by steps. Not to be called from two threads at once.
+
+    Args:
+        source: makes bootstraps; None: only a loaded map is streamed into.
+        disparity: gives streaming depth; None: there are only bootstraps.
+        device: of the map: "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        InputError: the configuration makes no sense.
+    """
+
+    def __init__(
+        self,
+        source: BootstrapSource | None,
+        disparity: DisparitySource | None,
+        config: PipelineConfig | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.config = config or PipelineConfig()
+        self._source, self._disparity = source, disparity
+        self._device = torch.device(device)
+        self._whole = Reconstruction(self.config.make_map(self._device), self.config.streaming)
+        self._known: dict[str, PosedCamera] = {}
+        self._tried_s: float | None = None
+
+    @property
+    def map(self) -> FusedMap:
+        """What was fused so far."""
+        return self._whole.map
+
+    @property
+    def scale(self) -> Scale:
+        """Of the map; arbitrary before the first bootstrap."""
+        return self._whole.scale
+
+    @property
+    def wants_bootstrap(self) -> str:
+        """Why a bootstrap is due; "" if none is."""
+        return self._whole.wants_bootstrap or ""
+
+    @property
+    def state(self) -> str:
+        """ "empty" before the first bootstrap, "streaming", or "lost" while the map wants another one."""
+        if not self.map.size:
+            return "empty"
+        return "lost" if self.wants_bootstrap else "streaming"
+
+    def step(self, views: Sequence[View], stamp_s: float, *, force_bootstrap: bool = False) -> StepResult:
+        """Take in the images of one instant.
+
+        A camera that is missing is simply not among the views; one that is malformed or unknown is a problem, and the
+        others go on.
+
+        Args:
+            views: those that are there; the first of a bootstrap's is the reference.
+            stamp_s: of the images. It may jump back (a bag that starts again).
+            force_bootstrap: bootstrap now, whatever the map says.
+
+        Raises:
+            InputError: a camera occurs twice.
+        """
+        names = [view.name for view in views]
+        if len(set(names)) != len(names):
+            raise InputError(f"expected each camera once in a step, found {sorted(names)}")
+        begun = time.perf_counter()
+        step = _Step(stamp_s)
+        good = [view for view in views if step.accepts(view)]
+        if self._due(stamp_s, force_bootstrap):
+            self._try_bootstrap(good, step)
+        elif not self.map.size:
+            step.reason = f"a bootstrap is due: {self.wants_bootstrap}"
+        if self.map.size and not step.bootstrapped:
+            self._stream(good, step)
+        step.timings["total"] = _since(begun)
+        return StepResult(
+            stamp_s, step.frames, step.bootstrapped, step.reason, step.problems, self.scale, step.timings, step.cameras
+        )
+
+    def reset(self) -> None:
+        """Forget the map, the calibrations of the cameras and where they were."""
+        self._whole = Reconstruction(self.config.make_map(self._device), self.config.streaming)
+        self._known.clear()
+        self._tried_s = None
+
+    def save_map(self, path: Path) -> int:
+        """Write the map by suffix: .npz (for `load_map`), .gaussians.ply (a start for 3D Gaussian splatting) or .ply.
+
+        Returns:
+            how many surfels or blocks, Gaussians, or points.
+
+        Raises:
+            InputError: the suffix is unknown, or there is no map yet.
+        """
+        if not self.map.size:
+            raise InputError("expected a map to save, found an empty one", "bootstrap first")
+        if path.name.endswith(GAUSSIANS_SUFFIX):
+            return to_gaussians(path, self.map.surface(), gaussian_radius(self.map))
+        if path.suffix == ".ply":
+            return write_cloud(path, self.map.surface())
+        if path.suffix == ".npz":
+            self.map.save(path, self.scale)
+            return self.map.size
+        raise InputError(f"expected a map's name in .npz, .ply or {GAUSSIANS_SUFFIX}, found {path.name}")
+
+    def load_map(self, path: Path) -> None:
+        """Go on with a map that `save_map` wrote as .npz; all that was known of the cameras is forgotten.
+
+        Raises:
+            InputError: the file is no map, or an empty one; everything stays as it was.
+        """
+        fused, scale = load_map(path, self._device)
+        whole = Reconstruction(fused, self.config.streaming)
+        whole.resume(scale)
+        self.reset()
+        self._whole = whole
+
+    def load_calibration(self, path: Path) -> None:
+        """Scale and shift of cameras from JSON; see `DisparityFilter.load`."""
+        self._whole.filter.load(path)
+
+    def save_calibration(self, path: Path) -> None:
+        """Scale and shift of all cameras as JSON."""
+        self._whole.filter.save(path)
+
+    # -- bootstraps ----------------------------------------------------------------------------------------------------
+
+    def _due(self, stamp_s: float, forced: bool) -> bool:
+        if forced:
+            return True
+        if not self.wants_bootstrap or (self.map.size and not (self.config.rebootstrap and self._source)):
+            return False
+        waited = None if self._tried_s is None else stamp_s - self._tried_s
+        # A time that went back starts the pause anew.
+        return waited is None or waited < 0 or waited >= self.config.rebootstrap_pause_s
+
+    def _try_bootstrap(self, views: Sequence[View], step: _Step) -> None:
+        begun = time.perf_counter()
+        why = self.wants_bootstrap or "it was asked for"
+        try:
+            step.bootstrapped = self._bootstrap(views, step)
+            step.reason = why
+        except AotError as error:
+            step.reason = f"a bootstrap was refused: {error}" if self.map.size else str(error)
+        finally:
+            self._tried_s = step.stamp_s
+            step.timings["bootstrap"] = _since(begun)
+
+    def _bootstrap(self, views: Sequence[View], step: _Step) -> tuple[str, ...]:
+        if self._source is None:
+            raise InputError("expected a source of bootstraps, found none", "load a map, or give a VGGT artifact")
+        if len(views) < self.config.min_views:
+            raise InputError(f"expected at least {self.config.min_views} views for a bootstrap, found {len(views)}")
+        images = {view.name: view.image for view in views}
+        matrices = {view.name: view.matrix for view in views if view.matrix is not None}
+        found = self._source.bootstrap(images, matrices)
+        given = {view.name: view.pose for view in views if view.pose is not None}
+        if self.map.size:
+            before = {name: camera.pose for name, camera in self._known.items()}
+            placed = place_again(found, self.map, self.scale, given, before, self.config.placement)
+            step.problems += [Problem(name, text) for name, text in placed.left_out.items()]
+            found = placed.views
+        else:
+            found = place_first(found, given, self.config.metric_depth, arbitrary=self.config.arbitrary_scale)
+        self._take(found, images, step)
+        return found.names
+
+    def _take(self, found: Bootstrap, images: Mapping[str, np.ndarray], step: _Step) -> None:
+        colours = {name: found.colour(index, images[name]) for index, name in enumerate(found.names)}
+        self._whole.bootstrap(found, colours, step.stamp_s)
+        for index, name in enumerate(found.names):
+            height, width = images[name].shape[:2]
+            self._known[name] = step.cameras[name] = found.image_camera(index, width, height)
+
+    # -- streaming -----------------------------------------------------------------------------------------------------
+
+    def _stream(self, views: Sequence[View], step: _Step) -> None:
+        if self._disparity is None:
+            self._whole.update([], step.stamp_s)
+            return
+        placed: list[tuple[View, PosedCamera]] = []
+        for view in views:
+            try:
+                placed.append((view, self._camera(view, step)))
+            except InputError as error:
+                step.problems.append(Problem(view.name, str(error)))
+        begun = time.perf_counter()
+        requests = [DepthRequest(view.name, view.image_name, view.image) for view, _ in placed]
+        frames = []
+        for (view, camera), found in zip(placed, disparities_of(self._disparity, requests)):
+            step.timings[f"depth/{view.name}"] = found.milliseconds
+            if isinstance(found.disparity, AotError):
+                step.problems.append(Problem(view.name, str(found.disparity)))
+                continue
+            step.cameras[view.name] = camera
+            frames.append(StreamFrame(view.name, camera, found.disparity, view.image))
+        step.timings["depth"] = _since(begun)
+        begun = time.perf_counter()
+        step.frames = self._whole.update(frames, step.stamp_s)
+        step.timings["update"] = _since(begun)
+        if self.wants_bootstrap and not step.reason:
+            step.reason = f"a new bootstrap is due: {self.wants_bootstrap}"
+
+    def _camera(self, view: View, step: _Step) -> PosedCamera:
+        """Where a camera is: as the view says, else as the last bootstrap found."""
+        known, matrix, pose = self._known.get(view.name), view.matrix, view.pose
+        height, width = view.image.shape[:2]
+        if pose is not None and not self.scale.metric:
+            step.problems.append(Problem(view.name, f"its pose is in metres, the map in {self.scale.unit}; not used"))
+            pose = None
+        if (matrix is None or pose is None) and known is None:
+            raise InputError(
+                f"expected intrinsics and a pose of '{view.name}', found none: it was not in the bootstrap either",
+                "give --intrinsics and --poses",
+            )
+        if matrix is None:
+            assert known is not None
+            if (known.width, known.height) != (width, height):
+                told = f"its images were {known.width}x{known.height} and are {width}x{height}; taken for resized"
+                step.problems.append(Problem(view.name, told))
+            matrix = known.resized(width, height).matrix
+        if pose is None:
+            assert known is not None
+            pose = known.pose
+        return PosedCamera(matrix, pose, width, height)
+
+
+class _Step:
+    """A result while it is made."""
+
+    def __init__(self, stamp_s: float) -> None:
+        self.stamp_s = stamp_s
+        self.frames: list[FrameResult] = []
+        self.bootstrapped: tuple[str, ...] = ()
+        self.reason = ""
+        self.problems: list[Problem] = []
+        self.timings: dict[str, float] = {}
+        self.cameras: dict[str, PosedCamera] = {}
+
+    def accepts(self, view: View) -> bool:
+        """Whether a view is well formed; if not, this is a problem."""
+        image = view.image
+        try:
+            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+                raise InputError(f"expected an RGB image (height, width, 3) uint8, found {image.shape} {image.dtype}")
+            if view.pose is not None:
+                checked_pose(view.pose, view.name)
+            if view.matrix is not None:
+                PosedCamera(view.matrix, np.eye(4), image.shape[1], image.shape[0])
+        except InputError as error:
+            self.problems.append(Problem(view.name, str(error)))
+            return False
+        return True
+
+
+def gaussian_radius(fused: FusedMap) -> Any:
+    """The extent of a map's points along their surface, for `to_gaussians`: a number, or one for each."""
+    if isinstance(fused, TsdfFusion):
+        return fused.volume.config.voxel / 2
+    if isinstance(fused, SurfelFusion):
+        return fused.surfels.radii.cpu().numpy()
+    raise InputError(f"expected surfels or a field to make Gaussians of, found {type(fused).__name__}")
+
+
+def _since(begun: float) -> float:
+    return 1000 * (time.perf_counter() - begun)
