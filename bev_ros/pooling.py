@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sums of depth times context over the cells of the grid, exactly, without ever making the volume of both.
+
+bev[c, y, x] = sum over the points (n, d, h, w) in cell (y, x) of depth[n, d, h, w] * context[n, c, h, w]. Cells are the
+bags of an embedding bag, pixels its vocabulary, depth its weights: no volume, no atomics, the same sum in the same order
+every time, zero where nothing is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aot_runtime.errors import InputError
+from bev_ros.tables import PoolingTables, TableTensors, join_tables
+
+
+def pool(
+    depth: Tensor,
+    context: Tensor,
+    tables: PoolingTables | TableTensors | Sequence[PoolingTables],
+    map_shape: Sequence[int] = (),
+) -> Tensor:
+    """Features on the grid.
+
+    Args:
+        depth: (N, D, h, w) or (B, N, D, h, w): each pixel's distribution over depth.
+        context: (N, C, h, w) or (B, N, C, h, w): each pixel's features; of the same dtype.
+        tables: of the rig, for all elements of a batch; or one for each of them; or `PoolingTables.tensors()`, with
+            `map_shape`, without a batch.
+
+    Returns:
+        (C, Y, X), or (C, Z, Y, X) for tables that keep z; with a batch (B, ...) in front. Row = y, column = x.
+
+    Raises:
+        InputError: shapes that do not fit each other or the tables.
+    """
+    if isinstance(tables, TableTensors):
+        return _bag(depth, context, tables, tuple(map_shape))
+    if depth.ndim == 5:
+        listed = [tables] * len(depth) if isinstance(tables, PoolingTables) else list(tables)
+        if len(listed) != len(depth) or depth.shape[:2] != context.shape[:2]:
+            raise InputError(
+                f"expected depth, context and tables of one batch, found {tuple(depth.shape)}, {tuple(context.shape)} "
+                f"and {len(listed)} tables"
+            )
+        joined = join_tables(listed)
+        _check(depth.flatten(0, 1), context.flatten(0, 1), joined)
+        maps = _bag(depth.flatten(0, 1), context.flatten(0, 1), joined.tensors(depth.device), joined.map_shape)
+        return maps.transpose(0, 1)
+    if not isinstance(tables, PoolingTables):
+        raise InputError(f"expected one table for depth without batch, found {len(tables)}")
+    _check(depth, context, tables)
+    return _bag(depth, context, tables.tensors(depth.device), tables.map_shape)
+
+
+class Pooling(nn.Module):
+    """The pooling as an exported graph takes it: tables are inputs, so that one artifact serves every calibration.
+
+    Args:
+        map_shape: (Y, X), or (Z, Y, X) for tables that keep z.
+    """
+
+    def __init__(self, map_shape: Sequence[int]) -> None:
+        super().__init__()
+        self.map_shape = tuple(int(side) for side in map_shape)
+
+    def forward(
+        self, depth: Tensor, context: Tensor, ranks_feat: Tensor, ranks_depth: Tensor, offsets: Tensor
+    ) -> Tensor:
+        """(N, D, h, w), (N, C, h, w) and `TableTensors` -> (C, [Z,] Y, X)."""
+        return _bag(depth, context, TableTensors(ranks_feat, ranks_depth, offsets), self.map_shape)
+
+
+class PlanePooling(nn.Module):
+    """The same for ONNX, whose runtimes have no fast embedding bag: one scatter of additions for each depth bin.
+
+    Sums are of the same terms, in order of depth, camera, pixel.
+
+    Args:
+        map_shape: as of `Pooling`.
+    """
+
+    def __init__(self, map_shape: Sequence[int]) -> None:
+        super().__init__()
+        self.map_shape = tuple(int(side) for side in map_shape)
+
+    def forward(self, depth: Tensor, context: Tensor, planes: Tensor) -> Tensor:
+        """(N, D, h, w), (N, C, h, w) and `PoolingTables.planes` (D, N * h * w) int64 -> (C, [Z,] Y, X)."""
+        rows = pixel_rows(context)
+        cells = 1
+        for side in self.map_shape:
+            cells *= side
+        weights = depth.transpose(0, 1).reshape(depth.shape[1], -1, 1)
+        # A cell beyond the last takes what lies outside the grid.
+        total = rows.new_zeros(cells + 1, rows.shape[1])
+        for plane in range(depth.shape[1]):
+            total = total.index_add(0, planes[plane], rows * weights[plane])
+        return as_map(total[:cells], self.map_shape)
+
+
+def pixel_rows(context: Tensor) -> Tensor:
+    """(N, C, h, w) -> (N * h * w, C), without a copy where it is channels-last."""
+    return context.permute(0, 2, 3, 1).reshape(-1, context.shape[1])
+
+
+def as_map(rows: Tensor, map_shape: Sequence[int]) -> Tensor:
+    """(cells, C) -> (C, *map_shape), contiguous."""
+    return rows.t().reshape(rows.shape[1], *map_shape)
+
+
+def _bag(depth: Tensor, context: Tensor, tables: TableTensors, map_shape: Sequence[int]) -> Tensor:
+    weights = depth.reshape(-1).index_select(0, tables.ranks_depth)
+    sums = F.embedding_bag(
+        tables.ranks_feat,
+        pixel_rows(context),
+        tables.offsets,
+        mode="sum",
+        per_sample_weights=weights,
+        include_last_offset=True,
+    )
+    return as_map(sums[:-1], map_shape)
+
+
+def _check(depth: Tensor, context: Tensor, tables: PoolingTables) -> None:
+    n, d, h, w = tables.shape
+    if tuple(depth.shape) != (n, d, h, w) or context.ndim != 4 or (context.shape[0], *context.shape[2:]) != (n, h, w):
+        raise InputError(
+            f"expected depth {(n, d, h, w)} and context {(n, 'C', h, w)} by the tables, found {tuple(depth.shape)} and "
+            f"{tuple(context.shape)}"
+        )
+    if depth.dtype != context.dtype:
+        raise InputError(f"expected depth and context of one dtype, found {depth.dtype} and {context.dtype}")
