@@ -339,11 +339,19 @@ class ReconstructionPipeline:
         begun = time.perf_counter()
         step.frames = self._whole.update(frames, step.stamp_s)
         step.timings["update"] = _since(begun)
+        for result in step.frames:
+            if result.fused:
+                self._remember(result.name, step.cameras[result.name])
         if self.wants_bootstrap and not step.reason:
             step.reason = f"a new bootstrap is due: {self.wants_bootstrap}"
 
+    def _remember(self, name: str, camera: PosedCamera) -> None:
+        """Where a camera was when the map last agreed with it; its grid stays that of the bootstrap."""
+        known = self._known.get(name)
+        self._known[name] = camera if known is None else replace(known, pose=camera.pose)
+
     def _camera(self, view: View, step: _Step) -> PosedCamera:
-        """Where a camera is: as the view says, else as the last bootstrap found."""
+        """Where a camera is: as the view says, else where it last was."""
         known, matrix, pose = self._known.get(view.name), view.matrix, view.pose
         height, width = view.image.shape[:2]
         if pose is not None and not self.scale.metric:

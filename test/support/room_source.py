@@ -14,10 +14,17 @@ from vggt_ros.pipeline import View
 
 
 class RoomSource:
-    """What VGGT would say of the step that `step` names, in a unit and a world that change with every call."""
+    """What VGGT would say of a step, in a unit and a world that change with every call.
+
+    Attributes:
+        step: of the images.
+        steps: camera -> another step, for cameras that move while others stand still.
+        change: makes the answer wrong.
+    """
 
     def __init__(self, room: Room) -> None:
         self.room, self.step, self.calls = room, 0, 0
+        self.steps: dict[str, int] = {}
         self.change: Callable[[Bootstrap], Bootstrap] = lambda views: views
 
     def bootstrap(
@@ -25,7 +32,8 @@ class RoomSource:
     ) -> Bootstrap:
         self.calls += 1
         scale, turn = 0.37 * 1.7 ** (self.calls - 1), 0.4 * self.calls
-        return self.change(self.room.seen(self.step, scale, turn, tuple(images)))
+        steps = tuple(self.steps.get(name, self.step) for name in images)
+        return self.change(self.room.seen(steps, scale, turn, tuple(images)))
 
 
 class RoomDisparity:

@@ -79,12 +79,12 @@ class Room:
             found.append(StreamFrame(name, self.camera(frame), relative, self.colour(frame)))
         return found
 
-    def seen(self, step: int, scale: float = 0.37, turn: float = 0.4, cameras: tuple[str, ...] = CAMERAS) -> Bootstrap:
-        """A step as VGGT would express it, made from the truth: in another unit, about another origin."""
+    def seen(self, steps: tuple[int, ...], scale: float, turn: float, cameras: tuple[str, ...] = CAMERAS) -> Bootstrap:
+        """A step of each camera as VGGT would express it, from the truth: in another unit, about another origin."""
         axis = np.array([[np.cos(turn), 0, np.sin(turn)], [0, 1, 0], [-np.sin(turn), 0, np.cos(turn)]])
         world = np.eye(4)
         world[:3, :3], world[:3, 3] = axis, (0.3, -1.0, 2.0)
-        frames = [self.index(name, step) for name in cameras]
+        frames = [self.index(name, step) for name, step in zip(cameras, steps)]
         poses = np.array([world @ self.frames["T_wc"][frame] for frame in frames])
         poses[:, :3, 3] *= scale
         depth = (self.frames["depth"][frames] * scale).astype(np.float32)

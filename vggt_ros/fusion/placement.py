@@ -34,9 +34,9 @@ class PlacementLimits:
 
     least_pixels: int = 200
     least_share: float = 0.02
-    max_residual: float = 0.08
-    least_agree: float = 0.5
-    agree: float = 0.15
+    max_residual: float = 0.06
+    least_agree: float = 0.6
+    agree: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -136,10 +136,15 @@ def moved_to(views: Bootstrap, name: str, pose: np.ndarray) -> Bootstrap:
 def _candidates(
     views: Bootstrap, fused: FusedMap, anchors: Mapping[str, np.ndarray], limits: PlacementLimits
 ) -> Iterator[Bootstrap]:
-    """Placements worth a look: by all anchors together if they agree, then by each alone, the most consistent first."""
+    """Placements worth a look: by all anchors together if they agree, else by each alone, the most consistent first.
+
+    Anchors that agree have not moved. If the depth then says otherwise it is wrong, and a single anchor would only hide
+    it: before a wall, a camera in a wrong place sees much the same depth.
+    """
     if len(anchors) >= 2:
         with contextlib.suppress(InputError):  # some of them have moved
             yield scaled_by_poses(views, anchors)
+            return
     found = []
     for order, name in enumerate(views.names):
         if name not in anchors:

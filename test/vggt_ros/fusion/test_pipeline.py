@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from room_source import RoomDisparity, RoomSource, room_views
 from synthetic_room import CAMERAS, Room
 
 from aot_runtime.errors import InputError
+from vggt_ros.fusion.bootstrap import Bootstrap
 from vggt_ros.fusion.streaming import FrameResult
 from vggt_ros.pipeline import PipelineConfig, ReconstructionPipeline, StepResult
 
@@ -89,5 +92,205 @@ def test_bad_cameras_are_problems_and_cost_only_themselves(room: Room) -> None:
     assert "expected a rotation" in told["left"] or "pose" in told["left"]
     # Never seen in a bootstrap, but calibrated: it streams.
     assert result.frames[0].fused
-    result = pipeline.step([replace(right, pose=None)], 2.0)
+    # Without a pose it stays where the map last agreed with it.
+    again = replace(right, pose=None)
+    assert pipeline.step([again], 2.0).frames[0].fused
+    result = pipeline.step([again, replace(right, name="rear", pose=None)], 3.0)
     assert "it was not in the bootstrap either" in result.problems[0].text
+    assert [frame.name for frame in result.frames] == ["right"]
+
+
+def test_depth_of_nothing_and_images_of_another_size_go_by_without_harm(room: Room) -> None:
+    class Blind(RoomDisparity):
+        def disparity(self, camera: str, name: str, image: np.ndarray) -> np.ndarray:
+            found = super().disparity(camera, name, image)
+            return np.full_like(found, np.nan) if camera == "left" else found
+
+    pipeline = ReconstructionPipeline(RoomSource(room), Blind(room))
+    pipeline.step(room_views(room, 0, matrices=False), 0.0)
+    result = pipeline.step(room_views(room, 1, matrices=False), 1.0)
+    assert [frame.fused for frame in result.frames] == [False, True, True]
+    assert np.isnan(result.frames[0].depth).all()
+    _, front, right = room_views(room, 2, matrices=False)
+    half = replace(front, image=front.image[::2, ::2].copy())
+    result = pipeline.step([half, right], 2.0)
+    assert [(problem.camera, problem.text) for problem in result.problems] == [
+        ("front", "its images were 160x120 and are 80x60; taken for resized")
+    ]
+    # This source's disparity is of the whole image, so its own camera is left out, and no other.
+    assert [frame.fused for frame in result.frames] == [False, True]
+    assert result.cameras["front"].width == 80
+    assert torch.isfinite(pipeline.map.surface().positions).all()
+    for frame in pipeline.step(room_views(room, 3, ("front", "right"), matrices=False), 3.0).frames:
+        assert frame.fused
+        assert _error(room, frame, 3) <= 0.03
+
+
+# -- bootstraps again --------------------------------------------------------------------------------------------------
+
+
+def _flipped(views: Bootstrap) -> Bootstrap:
+    return replace(views, depth=views.depth[:, :, ::-1].copy())
+
+
+def _swapped(views: Bootstrap) -> Bootstrap:
+    return replace(views, depth=views.depth[::-1].copy())
+
+
+def _half_as_deep(views: Bootstrap) -> Bootstrap:
+    return replace(views, depth=0.5 * views.depth)
+
+
+def _misplaced(views: Bootstrap) -> Bootstrap:
+    poses = views.poses.copy()
+    poses[1, :3, 3] += 0.5
+    return replace(views, poses=poses)
+
+
+def _surface_error(room: Room, pipeline: ReconstructionPipeline) -> float:
+    return float(np.median(np.abs(room.distance(pipeline.map.surface().positions.numpy()))))
+
+
+@pytest.mark.parametrize("fusion", ["surfel", "tsdf"])
+def test_a_bootstrap_again_with_known_poses_keeps_the_map_metric(room: Room, fusion: str) -> None:
+    """At step 2, in a unit 1.7 times as long and about another origin."""
+    pipeline, source = _pipeline(room, fusion=fusion)
+    for step in (0, 1):
+        pipeline.step(room_views(room, step), float(step))
+    scale, size = pipeline.scale, pipeline.map.size
+    source.step = 2
+    result = pipeline.step(room_views(room, 2), 2.0, force_bootstrap=True)
+    assert (result.bootstrapped, result.reason) == (CAMERAS, "it was asked for")
+    assert source.calls == 2
+    assert pipeline.scale == scale  # the first one's
+    assert 0.9 * size < pipeline.map.size < 1.5 * size  # it was kept, and the same surfaces met
+    assert _surface_error(room, pipeline) < 0.005
+    for frame in pipeline.step(room_views(room, 3), 3.0).frames:
+        assert frame.fused
+        assert _error(room, frame, 3) <= 0.03
+
+
+@pytest.mark.parametrize("moved", [(), ("right",)])
+def test_a_bootstrap_again_without_poses_finds_its_place_by_the_map(room: Room, moved: tuple[str, ...]) -> None:
+    """A rig that stands still, or of which one camera was moved: the others tell its unit and its world."""
+    pipeline, source = _pipeline(room)
+    pipeline.step(room_views(room, 0), 0.0)
+    size = pipeline.map.size
+    source.steps = dict.fromkeys(moved, 3)
+    views = [view for name in CAMERAS for view in room_views(room, source.steps.get(name, 0), (name,), poses=False)]
+    result = pipeline.step(views, 1.0, force_bootstrap=True)
+    assert result.bootstrapped == CAMERAS
+    assert pipeline.scale.metric
+    for name in CAMERAS:
+        true = room.frames["T_wc"][room.index(name, source.steps.get(name, 0))]
+        np.testing.assert_allclose(result.cameras[name].pose, true, atol=0.01)
+    assert pipeline.map.size < 1.3 * size
+    assert _surface_error(room, pipeline) < 0.005
+    # From now on the moved camera streams from where the bootstrap found it.
+    for frame in pipeline.step(views, 2.0).frames:
+        assert frame.fused
+        assert _error(room, frame, source.steps.get(frame.name, 0)) <= 0.03
+
+
+@pytest.mark.parametrize("poses", [True, False])
+@pytest.mark.parametrize("wrong", [_flipped, _swapped, _half_as_deep, _misplaced])
+def test_a_wrong_bootstrap_is_refused_and_the_old_map_goes_on(
+    room: Room, wrong: Callable[[Bootstrap], Bootstrap], poses: bool
+) -> None:
+    pipeline, source = _pipeline(room)
+    pipeline.step(room_views(room, 0), 0.0)
+    before = pipeline.map.surface().positions.clone()
+    source.change = wrong
+    views = room_views(room, 0, poses=poses)
+    result = pipeline.step(views, 1.0, force_bootstrap=True)
+    if wrong is _misplaced and not poses:
+        # One camera of three lies elsewhere; the two that agree with the map are taken.
+        assert result.bootstrapped == ("left", "right")
+        assert [problem.camera for problem in result.problems] == ["front"]
+        return
+    assert result.bootstrapped == ()
+    assert result.reason.startswith("a bootstrap was refused: expected ")
+    assert all(frame.fused for frame in result.frames)
+    still = np.abs(room.distance(before.numpy())) < 0.005
+    now = pipeline.map.surface().positions
+    apart = torch.cdist(before[torch.from_numpy(still)][::50], now).amin(1)
+    assert float((apart < 0.05).float().mean()) > 0.97
+    for frame in pipeline.step(room_views(room, 1), 2.0).frames:
+        assert frame.fused
+        assert _error(room, frame, 1) <= 0.03
+
+
+def test_a_bootstrap_that_sees_nothing_of_the_map_needs_poses(room: Room) -> None:
+    pipeline, source = _pipeline(room)
+    pipeline.step(room_views(room, 0, ("left",)), 0.0)
+    assert pipeline.state == "empty"  # one pose gives no scale
+    pipeline, source = _pipeline(room, metric_depth={"left": room.frames["depth"][0]})
+    assert pipeline.step(room_views(room, 0, ("left",)), 0.0).bootstrapped == ("left",)
+    np.testing.assert_allclose(pipeline.map.surface().positions.mean(0), _mean_point(room), atol=0.05)
+    # The right camera looks elsewhere and was never seen.
+    result = pipeline.step(room_views(room, 0, ("right",), poses=False), 1.0, force_bootstrap=True)
+    assert "expected a camera whose place is known among ['right'], found none" in result.reason
+    source.calls = 0
+    result = pipeline.step(room_views(room, 0, ("front", "right")), 2.0, force_bootstrap=True)
+    assert result.bootstrapped == ("front", "right")
+    assert _surface_error(room, pipeline) < 0.005
+
+
+def _mean_point(room: Room) -> np.ndarray:
+    camera = room.camera(0)
+    points = camera.to_world(camera.rays() * torch.from_numpy(room.frames["depth"][0])[..., None])
+    return points.reshape(-1, 3).mean(0).numpy()
+
+
+def test_a_map_that_is_lost_bootstraps_by_itself_and_not_more_often_than_told(room: Room) -> None:
+    pipeline, source = _pipeline(room, rebootstrap_pause_s=2.0)
+    pipeline.step(room_views(room, 0), 0.0)
+    turned = [replace(view, pose=view.pose @ np.diag([-1.0, 1, -1, 1])) for view in room_views(room, 0)]
+    results = [pipeline.step(turned, float(second)) for second in range(1, 5)]
+    # Three bad steps, then an attempt; it contradicts the poses, so it is refused.
+    assert [source.calls, pipeline.state] == [2, "lost"]
+    assert results[2].reason.startswith("a new bootstrap is due: ")
+    assert results[3].reason.startswith("a bootstrap was refused: expected cameras turned as their poses say")
+    assert pipeline.step(turned, 5.0).reason.startswith("a new bootstrap is due")
+    assert source.calls == 2
+    pipeline.step(turned, 6.0)
+    assert source.calls == 3
+    result = pipeline.step(room_views(room, 0), 8.0)
+    assert result.bootstrapped == CAMERAS
+    assert "cameras do not agree" in result.reason or "the map shows" in result.reason
+    assert pipeline.state == "streaming"
+    # A bag that starts again does not wait for the time that was.
+    pipeline._whole.wants_bootstrap = "test"
+    assert pipeline.step(room_views(room, 0), 0.5).bootstrapped == CAMERAS
+
+
+def test_bootstraps_again_can_be_switched_off_and_asked_for_regularly(room: Room) -> None:
+    pipeline, source = _pipeline(room, rebootstrap_period_s=2.0)
+    for second in range(5):
+        source.step = min(second, 3)
+        pipeline.step(room_views(room, source.step), float(second))
+    assert source.calls == 2  # at 0, and at 3, since the period was found over at 2
+    pipeline, source = _pipeline(room, rebootstrap=False)
+    pipeline.step(room_views(room, 0), 0.0)
+    pipeline._whole.wants_bootstrap = "test"
+    assert pipeline.step(room_views(room, 1), 5.0).bootstrapped == ()
+    assert source.calls == 1
+
+
+def test_a_map_without_metres_takes_no_poses_in_metres(room: Room) -> None:
+    pipeline, _ = _pipeline(room, arbitrary_scale=True)
+    pipeline.step(room_views(room, 0, poses=False), 0.0)
+    assert not pipeline.scale.metric
+    result = pipeline.step(room_views(room, 0), 1.0)
+    assert {problem.text for problem in result.problems} == {
+        "its pose is in metres, the map in arbitrary units; not used"
+    }
+    for frame in result.frames:
+        assert frame.fused
+        index = room.index(frame.name, 0)
+        error = np.abs(frame.depth - 0.37 * room.frames["depth"][index])[room.still(index)]
+        assert np.nanmedian(error) <= 0.37 * 0.03
+    # Again in another unit: by the map, whatever the poses say.
+    assert pipeline.step(room_views(room, 0), 2.0, force_bootstrap=True).bootstrapped == CAMERAS
+    depth = pipeline.map.render(result.cameras["left"]).depth.numpy()
+    assert np.nanmedian(np.abs(depth / room.frames["depth"][0] - 0.37)) < 0.01
