@@ -126,9 +126,7 @@ def camera_from_info(info: Any, width: int, height: int, *, rectified: bool = Tr
     Raises:
         InputError: the camera is not calibrated (K is 0), a matrix is no camera's, or the sizes disagree.
     """
-    full = (int(info.roi.width) or int(info.width), int(info.roi.height) or int(info.height))
-    binning = (int(info.binning_x) or 1, int(info.binning_y) or 1)
-    told = (full[0] // binning[0], full[1] // binning[1])
+    told = info_size(info)
     if told != (width, height):
         raise InputError(
             f"expected a camera_info for the image's {width}x{height} pixels, found one for {told[0]}x{told[1]}",
@@ -153,7 +151,18 @@ def camera_from_info(info: Any, width: int, height: int, *, rectified: bool = Tr
         rectified,
     )
     region = PixelMap.moved(-float(info.roi.x_offset), -float(info.roi.y_offset))
-    return camera.on(region.then(PixelMap.half_pixel(binning, (1, 1))))
+    return camera.on(region.then(PixelMap.half_pixel(_binning(info), (1, 1))))
+
+
+def info_size(info: Any) -> Size:
+    """(width, height) of the images that a `sensor_msgs/CameraInfo` is for: its region of interest, binned."""
+    full = (int(info.roi.width) or int(info.width), int(info.roi.height) or int(info.height))
+    binning = _binning(info)
+    return full[0] // binning[0], full[1] // binning[1]
+
+
+def _binning(info: Any) -> tuple[int, int]:
+    return int(info.binning_x) or 1, int(info.binning_y) or 1
 
 
 def _check_matrix(matrix: np.ndarray, name: str) -> None:

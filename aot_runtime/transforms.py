@@ -159,7 +159,7 @@ class TransformBuffer:
         if stamp_ns is None:
             moving = [self._links[frame] for frame in (*down, *up) if not self._links[frame].static]
             stamp_ns = min((link.stamps[-1] for link in moving), default=0)
-        return inverse(self._along(up, stamp_ns)) @ self._along(down, stamp_ns)
+        return np.asarray(inverse(self._along(up, stamp_ns)) @ self._along(down, stamp_ns))
 
     def _way(self, frame: str) -> list[str]:
         """The frame and its ancestors, nearest first; a loop ends where it would begin again."""

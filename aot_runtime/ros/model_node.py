@@ -5,13 +5,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rclpy.clock import JumpThreshold
 from rclpy.duration import Duration
 
+from aot_runtime.errors import InputError
+from aot_runtime.ros.clock import StampGuard
 from aot_runtime.ros.diagnostics import artifact_identity
+from aot_runtime.ros.messages import stamp_to_ns
 from aot_runtime.ros.node import PerceptionNode
 from aot_runtime.ros.qos import output_qos, overridable
 
@@ -19,6 +24,35 @@ if TYPE_CHECKING:
     from aot_runtime.compiled_model import CompiledModel
 
 _BACKWARD_JUMP = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True)
+
+
+class Timed(Protocol):
+    """An input that came."""
+
+    @property
+    def stamp_ns(self) -> int:
+        """Its stamp."""
+        ...
+
+    @property
+    def receive_ns(self) -> int:
+        """When it came, by the monotonic clock."""
+        ...
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """When a message came.
+
+    Attributes:
+        stamp_ns: its stamp.
+        receive_ns: by the monotonic clock.
+        jumped: its stamp lies so far before that of an earlier one that the source must have started anew.
+    """
+
+    stamp_ns: int
+    receive_ns: int
+    jumped: bool
 
 
 class ModelNode(PerceptionNode):
@@ -62,6 +96,40 @@ class ModelNode(PerceptionNode):
         """Undoes `introduce`."""
         self.health.identity = {}
         self.health.warnings.pop("weights", None)
+
+    def admit(self, guard: StampGuard, msg: Any) -> Arrival | None:
+        """Counts a message with a header, and looks at its stamp.
+
+        Returns:
+            None if the stamp is none or too old: rejected or dropped, and counted.
+        """
+        receive_ns, now_ns = time.monotonic_ns(), self.now_ns()
+        try:
+            stamp_ns = stamp_to_ns(msg.header.stamp)
+        except InputError as error:
+            self.health.received()
+            self.reject("bad_stamp", error)
+            return None
+        age_s = (now_ns - stamp_ns) * 1e-9
+        self.health.received(age_s)
+        if guard.late(stamp_ns, now_ns):
+            self.warn_throttled("late", f"input is {age_s:.3f} s old: dropped")
+            return None
+        return Arrival(stamp_ns, receive_ns, guard.jumped_back(stamp_ns))
+
+    def warm_up(self, run: Callable[[], object]) -> None:
+        """Runs the model once, and learns from the time that took how long silence may last before it is an error."""
+        begin = time.monotonic()
+        run()
+        self.health.stall_s = max(3.0, 5 * (time.monotonic() - begin))
+
+    def told_published(self, item: Timed, finite: tuple[int, int]) -> None:
+        """Counts an output that was made from an input of these times; see `HealthMonitor.published`."""
+        self.health.published(
+            latency_from_stamp_s=(self.now_ns() - item.stamp_ns) * 1e-9,
+            latency_from_receive_s=(time.monotonic_ns() - item.receive_ns) * 1e-9,
+            finite=finite,
+        )
 
     def watch_time(self, jumped: Callable[[], None]) -> None:
         """Calls back, counts and warns when ROS time goes back or changes its source, until `unwatch_time`."""
