@@ -20,6 +20,8 @@ there to the input's dtype:
              that fuses multiply and add computes the same.
     grid     the last axis holds columns; column c has (count, divisor): (w mod count) / divisor
     integer  low + (w mod (high - low)), high excluded; for integer and bool dtypes
+    ramp     low + floor(i (high - low) / (elements - 1)), whatever w is: from low to high in even steps, both included;
+             for offsets into another input
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ DEFAULT_SEED = 20_250_101
 MAX_SAMPLES = 256
 SAMPLE_STREAM = 1 << 32
 _MASK = (1 << 64) - 1
+_RAMP_LIMIT = 1 << 31
 _STREAM_STEP = 0xD1342543DE82EF95
 _GAMMA = 0x9E3779B97F4A7C15
 _MIX_1 = 0xBF58476D1CE4E5B9
@@ -68,6 +71,11 @@ def integer(low: int, high: int) -> Law:
     return {"kind": "integer", "low": int(low), "high": int(high)}
 
 
+def ramp(low: int, high: int) -> Law:
+    """Law of integer elements that rise (or stay) from `low` to `high`, both included."""
+    return {"kind": "ramp", "low": int(low), "high": int(high)}
+
+
 def _finalise(z: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     z = (z ^ (z >> np.uint64(30))) * np.uint64(_MIX_1)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(_MIX_2)
@@ -82,7 +90,7 @@ def words(seed: int, stream: int, count: int) -> npt.NDArray[np.uint64]:
 
 
 def draw(law: Law, shape: tuple[int, ...], seed: int, stream: int) -> npt.NDArray[Any]:
-    """An array of `shape` by a law: float32, or int64 for the law `integer`.
+    """An array of `shape` by a law: float32, or int64 for the laws `integer` and `ramp`.
 
     Raises:
         ArtifactError: the law is unknown or malformed.
@@ -106,10 +114,17 @@ def draw(law: Law, shape: tuple[int, ...], seed: int, stream: int) -> npt.NDArra
             if high_int <= low_int:
                 raise ValueError(f"the range [{low_int}, {high_int}) is empty")
             return np.asarray((w % np.uint64(high_int - low_int)).astype(np.int64) + low_int)
+        if law["kind"] == "ramp":
+            low_int, high_int = int(law["low"]), int(law["high"])
+            # Sums of 32-bit numbers and products with a count of elements fit 64 bits.
+            if not -_RAMP_LIMIT <= low_int <= high_int <= _RAMP_LIMIT or count >= _RAMP_LIMIT:
+                raise ValueError(f"from {low_int} to {high_int}")
+            places = np.arange(count, dtype=np.int64).reshape(shape)
+            return np.asarray(low_int + places * (high_int - low_int) // max(count - 1, 1))
         raise ValueError(f"kind {law['kind']!r}")
     except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise ArtifactError(
-            f"expected a law uniform, grid or integer that fits shape {shape}, found {law!r:.100} ({error})",
+            f"expected a law uniform, grid, integer or ramp that fits shape {shape}, found {law!r:.100} ({error})",
             "export the artifact again",
         ) from error
 

@@ -80,6 +80,13 @@ def test_integers() -> None:
     assert values[0] == word(3, 1, 0) % 7 - 3
 
 
+def test_a_ramp_rises_from_low_to_high() -> None:
+    values = goldens.draw(goldens.ramp(0, 1000), (12,), seed=3, stream=1)
+    assert values.dtype == np.int64
+    assert values.tolist() == [i * 1000 // 11 for i in range(12)]
+    assert goldens.draw(goldens.ramp(-4, -4), (3,), 1, 0).tolist() == [-4, -4, -4]
+
+
 def test_nothing_is_drawn_for_zero_events() -> None:
     assert goldens.draw(goldens.grid(3, 3, 3, 2), (0, 4), 1, 0).shape == (0, 4)
     assert goldens.sample_indices(1, 0, 0).shape == (0,)
@@ -95,10 +102,14 @@ def test_nothing_is_drawn_for_zero_events() -> None:
         goldens.grid(3, 4),
         {"kind": "grid", "columns": [[0, 1], [1, 1], [1, 0], [1, 1]]},
         goldens.integer(4, 4),
+        goldens.ramp(4, 3),
+        goldens.ramp(0, (1 << 31) + 1),
     ],
 )
 def test_a_law_that_does_not_fit_is_named(law: goldens.Law) -> None:
-    with pytest.raises(ArtifactError, match=r"expected a law uniform, grid or integer that fits shape \(2, 4\), found"):
+    with pytest.raises(
+        ArtifactError, match=r"expected a law uniform, grid, integer or ramp that fits shape \(2, 4\), found"
+    ):
         goldens.draw(law, (2, 4), 1, 0)
 
 

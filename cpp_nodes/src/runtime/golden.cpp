@@ -26,7 +26,7 @@ std::uint64_t finalise(std::uint64_t z) {
 }
 
 Error bad_law(const nlohmann::json& law, const Shape& shape, const std::string& why) {
-  return Error{"expected a law uniform, grid or integer that fits shape " + shape_text(shape) + ", found " +
+  return Error{"expected a law uniform, grid, integer or ramp that fits shape " + shape_text(shape) + ", found " +
                    first_characters(python_repr(law, 400), 100) + " (" + why + ")",
                "export the artifact again"};
 }
@@ -97,6 +97,24 @@ Result<Tensor> draw_integer(const nlohmann::json& law, const Shape& shape, const
   for (std::int64_t i = 0; i < count; ++i) {
     tensor.data_as<std::int64_t>()[i] =
         static_cast<std::int64_t>(words.word(static_cast<std::uint64_t>(i)) % range + static_cast<std::uint64_t>(*low));
+  }
+  return tensor;
+}
+
+Result<Tensor> draw_ramp(const nlohmann::json& law, const Shape& shape) {
+  const nlohmann::json none;
+  const auto low = integer_of(law.contains("low") ? law["low"] : none);
+  const auto high = integer_of(law.contains("high") ? law["high"] : none);
+  // Sums of 32-bit numbers and products with a count of elements fit 64 bits.
+  constexpr std::int64_t kLimit = std::int64_t{1} << 31;
+  if (!low || !high || *high < *low || *low < -kLimit || *high > kLimit) {
+    return bad_law(law, shape, "low and high of 32 bits, low not above high");
+  }
+  Tensor tensor = Tensor::zeros(DType::kInt64, shape);
+  const std::int64_t count = tensor.numel();
+  if (count >= kLimit) return bad_law(law, shape, "fewer than 2^31 elements");
+  for (std::int64_t i = 0; i < count; ++i) {
+    tensor.data_as<std::int64_t>()[i] = *low + i * (*high - *low) / std::max<std::int64_t>(count - 1, 1);
   }
   return tensor;
 }
@@ -239,6 +257,7 @@ Result<Tensor> draw(const nlohmann::json& law, const Shape& shape, std::uint64_t
     if (kind == "uniform") return draw_uniform(law, shape, words);
     if (kind == "grid") return draw_grid(law, shape, words);
     if (kind == "integer") return draw_integer(law, shape, words);
+    if (kind == "ramp") return draw_ramp(law, shape);
   } catch (const std::bad_alloc&) {
     return Error{"expected memory for an input of shape " + shape_text(shape) + ", found none left", ""};
   }

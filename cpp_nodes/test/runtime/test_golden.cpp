@@ -51,11 +51,13 @@ TEST(Golden, LawsThatDoNotFitAreErrors) {
         R"({"kind": "grid", "columns": [[1, 1]]})", R"({"kind": "grid", "columns": [[1, 1], [0, 1], [1, 1], [1, 1]]})",
         R"({"kind": "grid", "columns": [[1, 1], [1, 0], [1, 1], [1, 1]]})", R"({"kind": "grid", "columns": 4})",
         R"({"kind": "grid", "columns": [[1, 1], [1, -1], [1, 1], [1, 1]]})",
-        R"({"kind": "integer", "low": 3, "high": 3})", R"({"kind": "integer", "low": 3})"}) {
+        R"({"kind": "integer", "low": 3, "high": 3})", R"({"kind": "integer", "low": 3})",
+        R"({"kind": "ramp", "low": 3, "high": 2})", R"({"kind": "ramp", "high": 3})",
+        R"({"kind": "ramp", "low": 0, "high": 2147483649})"}) {
     const Result<Tensor> tensor = draw(json::parse(text), shape, 1, 0);
     ASSERT_FALSE(tensor) << text;
     EXPECT_TRUE(
-        says(tensor.error().message(), "expected a law uniform, grid or integer that fits shape (2, 4), found"));
+        says(tensor.error().message(), "expected a law uniform, grid, integer or ramp that fits shape (2, 4), found"));
   }
   EXPECT_FALSE(draw(json::parse(R"({"kind": "grid", "columns": []})"), {}, 1, 0));
   EXPECT_FALSE(draw(json::parse(R"({"kind": "uniform", "low": 0, "high": 1})"), {std::int64_t{1} << 62, 8}, 1, 0));
