@@ -18,6 +18,7 @@ import numpy.typing as npt
 from aot_runtime.camera import Camera
 from aot_runtime.errors import InputError
 from aot_runtime.files import atomic_write
+from aot_runtime.transforms import to_matrix
 
 SCHEMA = 1
 DEFAULT_FRAME = "base_link"
@@ -320,24 +321,9 @@ def _pose(entry: Mapping[str, Any], name: Any) -> npt.NDArray[np.float64]:
         )
     if not parts:
         return _numbers(entry["sensor_to_ego"], (4, 4), f"sensor_to_ego of camera {name!r}")
-    pose = np.eye(4)
-    pose[:3, 3] = _numbers(entry["translation"], (3,), f"the translation of camera {name!r}")
-    pose[:3, :3] = _rotation(_numbers(entry["rotation"], (4,), f"the rotation of camera {name!r}"), name)
-    return pose
-
-
-def _rotation(quaternion: npt.NDArray[np.float64], name: Any) -> npt.NDArray[np.float64]:
-    """(3, 3) of (x, y, z, w)."""
-    length = float(np.linalg.norm(quaternion))
-    if abs(length - 1) > _ROTATION:
-        raise InputError(
-            f"expected a quaternion (x, y, z, w) of length 1 as rotation of camera {name!r}, found {length:.4g}"
-        )
-    x, y, z, w = quaternion / length
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-        ]
-    )
+    translation = _numbers(entry["translation"], (3,), f"the translation of camera {name!r}")
+    rotation = _numbers(entry["rotation"], (4,), f"the rotation of camera {name!r}")
+    try:
+        return to_matrix(translation, rotation)
+    except InputError as error:
+        raise InputError(f"{error.reason} of camera {name!r}", "give x, y, z, w of a unit quaternion") from error

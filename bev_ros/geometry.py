@@ -155,7 +155,7 @@ class Frustum:
     @property
     def depths(self) -> Array:
         """(D,): the depth of each bin, metres."""
-        return self.depth[0] + np.arange(self.bins) * self.depth[2]
+        return np.asarray(self.depth[0] + np.arange(self.bins) * self.depth[2], np.float64)
 
     @property
     def columns(self) -> Array:
@@ -188,7 +188,7 @@ class Frustum:
     def _along(self, axis: int) -> Array:
         count = self.size[axis]
         if self.pixels == "centres":
-            return (np.arange(count) + 0.5) * self.stride - 0.5
+            return np.asarray((np.arange(count) + 0.5) * self.stride - 0.5, np.float64)
         return np.linspace(0, self.image[axis] - 1, count)
 
 

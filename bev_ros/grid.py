@@ -2,9 +2,9 @@
 """The grid around the vehicle that features are summed on.
 
 Axes are those of the vehicle's frame (REP-103): x forward, y left, z up, in metres. A map is an array (C, Y, X): its
-rows are cells of y and its columns cells of x, both growing with the coordinate. So row 0 is the rightmost strip beside
-the vehicle, column 0 the rearmost, and a map drawn as a picture with row 0 on top shows forward on the right and left at
-the bottom; turn it by `map[:, ::-1, ::-1].transpose` (forward up, left on the left) for people.
+rows are cells of y and its columns cells of x, both growing with the coordinate. So row 0 is the strip furthest to the
+right of the vehicle and column 0 the one furthest behind it. Drawn as it is, forward is to the right and left is down;
+`plane[::-1, ::-1].T` of one channel's plane has forward up and left on the left.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class BevGrid:
 
     def centres(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """The coordinates of the cells' centres along x (nx,), y (ny,) and z (nz,), in metres."""
-        x, y, z = (b[0] + (np.arange(steps(b)) + 0.5) * b[2] for b in (self.x, self.y, self.z))
+        x, y, z = (np.asarray(b[0] + (np.arange(steps(b)) + 0.5) * b[2], np.float64) for b in (self.x, self.y, self.z))
         return x, y, z
 
     def position_of(self, points: npt.ArrayLike) -> npt.NDArray[np.float64]:

@@ -2,8 +2,8 @@
 """Sums of depth times context over the cells of the grid, exactly, without ever making the volume of both.
 
 bev[c, y, x] = sum over the points (n, d, h, w) in cell (y, x) of depth[n, d, h, w] * context[n, c, h, w]. Cells are the
-bags of an embedding bag, pixels its vocabulary, depth its weights: no volume, no atomics, the same sum in the same order
-every time, zero where nothing is.
+bags of an embedding bag, pixels its vocabulary, depth its weights: no volume, no atomics, the same sum in the same
+order every time, zero where nothing is.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ class PoolingTables:
         return self.lengths[self.lengths > 0]
 
     def planes(self) -> npt.NDArray[np.int64]:
-        """(D, N * h * w): the cell of each point by depth bin, `cells` for those outside: see `pooling.PlanePooling`."""
+        """(D, N * h * w): the cell of each point by depth bin, `cells` outside the grid; for `pooling.PlanePooling`."""
         n, d, h, w = self.shape
         flat = np.full(n * d * h * w, self.cells, np.int64)
         flat[self.ranks_depth] = self.ranks_bev
