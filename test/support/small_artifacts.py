@@ -14,15 +14,16 @@ from aot_runtime.backends import package
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
-def cached(folder: Path, name: str, suffix: str, packages: tuple[str, ...], make: Callable[[Path], Any]) -> Path:
-    """The artifact that `make(path)` writes; made again when a source of the packages, torch or the CPU changes."""
+def cached(folder: Path, name: str, suffix: str, sources: tuple[str, ...], make: Callable[[Path], Any]) -> Path:
+    """The artifact that `make(path)` writes; made again when a source (file or folder), torch or the CPU changes."""
     from aot_runtime.environment import this_host
     from aot_runtime.verdict import judge
 
     host = this_host()
     digest = hashlib.sha256(repr((host.torch, sorted(host.cpu_flags))).encode())
-    for folder_name in packages:
-        for file in sorted((ROOT / folder_name).rglob("*.py")):
+    for source in sources:
+        found = ROOT / source
+        for file in [found] if found.is_file() else sorted(found.rglob("*.py")):
             digest.update(file.read_bytes())
     digest.update(Path(__file__).read_bytes())
     path = folder / f"{name}_{digest.hexdigest()[:20]}{suffix}"

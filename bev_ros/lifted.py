@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an image stage gives, summed up on the grid: depth and context, or the whole volume after depth refinement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bev_ros.pooling import PlanePooling, as_map, pool
+from bev_ros.tables import TableTensors
+
+Lifted = tuple[Tensor, ...]
+"""(depth (N, D, h, w), context (N, C, h, w)), or with depth refinement (volume (N, D, h, w, C),); float32."""
+
+
+def pool_lifted(lifted: Sequence[Tensor], tables: TableTensors, map_shape: Sequence[int]) -> Tensor:
+    """The map (C, *map_shape) of what an image stage gave."""
+    if len(lifted) == 2:
+        return pool(lifted[0], lifted[1], tables, map_shape)
+    volume = lifted[0]
+    rows = F.embedding_bag(
+        tables.ranks_depth,
+        volume.reshape(-1, volume.shape[-1]),
+        tables.offsets,
+        mode="sum",
+        include_last_offset=True,
+    )
+    return as_map(rows[:-1], map_shape)
+
+
+class LiftedPlanes(nn.Module):
+    """The same by one scatter for each depth bin, see `bev_ros.pooling.PlanePooling`.
+
+    Args:
+        map_shape: (Y, X) or (Z, Y, X).
+    """
+
+    def __init__(self, map_shape: Sequence[int]) -> None:
+        super().__init__()
+        self.planes = PlanePooling(map_shape)
+
+    def forward(self, lifted: Sequence[Tensor], planes: Tensor) -> Tensor:
+        """`planes` (D, N * h * w) int64 as of `PoolingTables.planes`."""
+        if len(lifted) == 2:
+            found: Tensor = self.planes(lifted[0], lifted[1], planes)
+            return found
+        volume = lifted[0]
+        cells = 1
+        for side in self.planes.map_shape:
+            cells *= side
+        total = volume.new_zeros(cells + 1, volume.shape[-1])
+        for plane in range(volume.shape[1]):
+            total = total.index_add(0, planes[plane], volume[:, plane].reshape(-1, volume.shape[-1]))
+        return as_map(total[:cells], self.planes.map_shape)
