@@ -3,13 +3,14 @@
 
 Takes the official `depth_anything_v2_*.pth` (RGB) and F3's depth checkpoint `best.pth` (features). The flags of F3's
 export script mean what they mean there; `--device`, `--metric`, `--max-depth`, `--disparity`, `--focal-baseline`,
-`--resize`, `--f3-checkpoint`, `--random-weights`, `--seed`, and all that concerns `--format` are ours.
+`--resize`, `--batch`, `--f3-checkpoint`, `--random-weights`, `--seed`, and all that concerns `--format` are ours.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -38,6 +39,9 @@ TASKS = {"relative": "relative_depth", "metric": "metric_depth", "disparity": "d
 RESIZES = ("stretch", "keep_aspect")
 DEFAULT_OUTPUT = "dav2_aoti.pt2"
 DEFAULT_MAX_DEPTH = 20.0
+DIM = "batch"
+"""Name of a free number of images."""
+MAX_BATCH = 64
 # Of ImageNet, which DINOv2 was trained with.
 RGB_MEAN = (0.485, 0.456, 0.406)
 RGB_STD = (0.229, 0.224, 0.225)
@@ -62,6 +66,7 @@ def export_dav2(
     max_depth: float | None = None,
     focal_baseline: float | None = None,
     backbone_digest: str | None = None,
+    batch: int | tuple[int, int] = 1,
     patches: str | None = None,
     inductor_configs: Mapping[str, Any] | None = None,
     engine_options: EngineOptions | None = None,
@@ -83,6 +88,7 @@ def export_dav2(
         max_depth: metres at the top of a metric network's range, if given the one it was made with.
         focal_baseline: px * m, with kind "disparity": metres = focal_baseline / disparity.
         backbone_digest: `aot_runtime.checkpoint.state_digest` of the F3 network that the weights were trained on.
+        batch: images in a call, or (fewest, most) of them; of RGB networks only.
         patches: see `depth_ros.deploy.PATCHES`; by default what is fastest on the device.
         inductor_configs: options for the compiler on top of our own.
         engine_options: target, calibration, ... of an engine.
@@ -95,16 +101,25 @@ def export_dav2(
 
     from aot_runtime import golden
     from aot_runtime.export import export_model
+    from aot_runtime.manifest import DynamicDim
     from depth_ros.deploy import DeployedDepth, fastest_patches, inductor_options, require_range
 
     config = model.config
     rgb = config.input_channels == 3
     _check_meaning(kind, config.max_depth, max_depth, focal_baseline)
     _check_resize(resize, rgb)
+    low, high = _check_batch(batch, rgb)
     module = DeployedDepth(model, height, width, patches=patches or fastest_patches(device))
     # RGB after normalisation lies in (0 - mean) / std .. (1 - mean) / std.
     name, law = ("image", golden.uniform(-2.1, 2.6)) if rgb else ("features", golden.uniform(-1.0, 1.0))
-    shape = (1, config.input_channels, height, width)
+    # torch.export takes a size of 1 for a constant, so a free one is traced with 2.
+    example = low if low == high else max(2, low)
+    shape = (example, config.input_channels, height, width)
+    meaning = "RGB image (1, 3, H, W), normalised" if rgb else "F3 features (1, C, H, W), H before W"
+    if high > 1:
+        meaning = "RGB images (N, 3, H, W), normalised"
+    batched = {} if high == 1 else {"batch": [low, high]}
+    dynamic = low != high
     if precision == "fp16":
         drawn = golden.draw(law, shape, golden.DEFAULT_SEED, 0)
         require_range(module, torch.from_numpy(drawn), torch.float16, device)
@@ -129,10 +144,11 @@ def export_dav2(
             "max_depth": config.max_depth,
             "focal_baseline": focal_baseline,
             "float32": ["LayerNorm", "residual streams", "last 1x1 convolution", "depth"],
+            **batched,
         },
-        input_meanings={
-            name: ("RGB image (1, 3, H, W), normalised" if rgb else "F3 features (1, C, H, W), H before W", "")
-        },
+        dynamic_dims={name: {0: DynamicDim(DIM, low, high)}} if dynamic else None,
+        check_sizes=[{DIM: size} for size in sorted({low, high} - {example})] if dynamic else (),
+        input_meanings={name: (meaning, "")},
         golden_laws={name: law},
         inductor_configs={**inductor_options(device), **(inductor_configs or {})},
         engine_options=engine_options,
@@ -189,6 +205,30 @@ def _check_resize(resize: str, rgb: bool) -> None:
         )
 
 
+def _check_batch(batch: int | tuple[int, int], rgb: bool) -> tuple[int, int]:
+    low, high = batch if isinstance(batch, tuple) else (batch, batch)
+    if not 1 <= low <= high <= MAX_BATCH:
+        raise InputError(
+            f"expected a batch from 1 to {MAX_BATCH}, found {low}..{high}", "write for instance 4, or 1..8"
+        )
+    if high > 1 and not rgb:
+        raise InputError(f"expected --batch 1 for F3 features, found {low}..{high}", "windows come one by one")
+    return low, high
+
+
+def parse_batch(text: str) -> int | tuple[int, int]:
+    """ "4" -> 4, "1..8" -> (1, 8).
+
+    Raises:
+        InputError: anything else.
+    """
+    match = re.fullmatch(r"(\d{1,4})(?:\.\.(\d{1,4}))?", text)
+    if match is None:
+        raise InputError(f"expected --batch NUMBER or FEWEST..MOST, found {text!r}", "write for instance 4, or 1..8")
+    low = int(match.group(1))
+    return low if match.group(2) is None else (low, int(match.group(2)))
+
+
 def main(argv: list[str] | None = None) -> int:
     return run_command(_parser(), argv, _run)
 
@@ -216,6 +256,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--disparity", action="store_true", help="the checkpoint was tuned to give disparities in px")
     add("--focal-baseline", type=float, help="with --disparity, px * m, so that metres = this / disparity")
     add("--resize", choices=RESIZES, default="stretch", help="how RGB images come to the size (default stretch)")
+    add("--batch", default="1", metavar="N|FEWEST..MOST", help="RGB images in a call, of several cameras (default 1)")
     add("--f3-checkpoint", help="the F3 in use; a warning if the heads in --checkpoint were trained on another")
     add_format_arguments(parser)
     add_weight_arguments(parser)
@@ -234,6 +275,7 @@ def _check(options: argparse.Namespace) -> None:
     if options.focal_baseline is not None and not options.disparity:
         raise InputError("expected --focal-baseline only with --disparity, found it without", "add --disparity")
     _check_resize(options.resize, options.input_channels == 3)
+    _check_batch(parse_batch(options.batch), options.input_channels == 3)
 
 
 def _run(options: argparse.Namespace, command: list[str]) -> int:
@@ -296,6 +338,7 @@ def _run(options: argparse.Namespace, command: list[str]) -> int:
         resize=options.resize,
         focal_baseline=options.focal_baseline,
         backbone_digest=backbone_digest,
+        batch=parse_batch(options.batch),
         engine_options=engine,
         rebuild_command=command,
     )

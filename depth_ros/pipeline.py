@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From an RGB image to depth, without ROS: what `depth_node`, `depth_offline` and tests share.
+"""From RGB images to depth, without ROS: what `depth_node`, `depth_offline`, reconstruction and tests share.
 
 Before the network, as the official Depth Anything V2 does it: scale to 0 .. 1, cubic resize (OpenCV's), mean and
 standard deviation. After it, if asked, back to the image's size with align_corners=True, as there.
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +87,7 @@ class Layout:
 
 
 class ImageDepthPipeline:
-    """Runs a depth artifact for RGB images. Calls of `process` wait for each other.
+    """Runs a depth artifact for RGB images. Calls of `process` and `process_batch` wait for each other.
 
     Args:
         model: a loaded artifact of the family "depth", or the path of one.
@@ -102,6 +102,7 @@ class ImageDepthPipeline:
 
     Attributes:
         width, height: the network's input in pixels.
+        batch: (fewest, most) images that a call of the network takes.
         kind: of the results; see `DepthResult`.
         keep_aspect: whether images are fitted in, not stretched.
 
@@ -142,10 +143,7 @@ class ImageDepthPipeline:
         self._output = model.manifest.outputs[0].name
         self._lock = threading.Lock()
         self._runner = HostRunner(model, cuda_graph)
-        # One buffer for all images: pinned on CUDA, so that the upload needs no second copy.
-        self._input = self._runner.make_input((1, 3, self.height, self.width))
-        self._pixels = self._input.numpy()[0]
-        self._filled: tuple[slice, slice] | None = None
+        self._make_buffer(self.batch[0])
 
     def _read_manifest(self, focal_baseline: float | None) -> None:
         manifest, path = self.model.manifest, self.model.path
@@ -180,13 +178,15 @@ class ImageDepthPipeline:
                 f"({error!r})",
                 "export it again with export_dav2_to_pt2 of this version",
             ) from error
-        shape = (1, 3, self.height, self.width)
-        if manifest.inputs[0].shape != shape:
+        found = manifest.inputs[0].shape
+        if len(found) != 4 or found[1:] != (3, self.height, self.width) or found[0] == 0:
+            shape = (found[0] or 1 if len(found) == 4 else 1, 3, self.height, self.width)
             raise ArtifactError(
-                f"expected an input of shape {shape} as the preprocessing says, found {manifest.inputs[0].shape} "
-                f"in {path}",
+                f"expected an input of shape {shape} as the preprocessing says, found {found} in {path}",
                 "export it again with export_dav2_to_pt2 of this version",
             )
+        dim = manifest.dim(found[0]) if isinstance(found[0], str) else None
+        self.batch = (dim.min, dim.max) if dim is not None else (int(found[0]), int(found[0]))
         self.network_kind = str(told["kind"])
         to_metres = self.network_kind == "disparity" and self.focal_baseline is not None
         self.kind = "metric" if to_metres else self.network_kind
@@ -194,10 +194,16 @@ class ImageDepthPipeline:
         self._gain = (scale / std).astype(np.float32)
         self._bias = (-mean / std).astype(np.float32)
 
-    def prepare(self, image: np.ndarray) -> tuple[np.ndarray, Layout]:
+    def _make_buffer(self, count: int) -> None:
+        # One buffer for all images: pinned on CUDA, so that the upload needs no second copy.
+        self._input = self._runner.make_input((count, 3, self.height, self.width))
+        self._pixels = self._input.numpy()
+        self._filled: list[tuple[slice, slice] | None] = [None] * count
+
+    def prepare(self, image: np.ndarray, place: int = 0) -> tuple[np.ndarray, Layout]:
         """The network's input (3, H, W) float32 for an image (h, w, 3) uint8 RGB, and where the image lies on it.
 
-        The array is the pipeline's own and changes with the next call.
+        The array is the pipeline's own, at this place of its batch, and changes with the next call.
 
         Raises:
             InputError: shape or dtype is another, or the image is empty.
@@ -213,14 +219,15 @@ class ImageDepthPipeline:
         # In float, as the official code: a cubic kernel overshoots, which 8 bits would clip and round. Not in double as
         # there: OpenCV's float32 resize differs from that by 1e-4 of the range at most and takes a quarter of the time.
         resized = cv2.resize(image.astype(np.float32), layout.inner, interpolation=cv2.INTER_CUBIC)
-        if layout.window != self._filled:
-            self._pixels[...] = 0.0  # the mean colour
-            self._filled = layout.window
+        pixels = self._pixels[place]
+        if layout.window != self._filled[place]:
+            pixels[...] = 0.0  # the mean colour
+            self._filled[place] = layout.window
         rows, columns = layout.window
-        inside = self._pixels[:, rows, columns]
+        inside = pixels[:, rows, columns]
         np.multiply(resized.transpose(2, 0, 1), self._gain[:, None, None], out=inside)
         inside += self._bias[:, None, None]
-        return self._pixels, layout
+        return pixels, layout
 
     def process(self, image: np.ndarray, camera_matrix: np.ndarray | None = None) -> DepthResult:
         """Depth of one image.
@@ -232,9 +239,37 @@ class ImageDepthPipeline:
         Raises:
             InputError: the image has another shape or dtype, or is empty.
         """
+        return self.process_batch([image], None if camera_matrix is None else [camera_matrix])[0]
+
+    def process_batch(
+        self, images: Sequence[np.ndarray], camera_matrices: Sequence[np.ndarray | None] | None = None
+    ) -> list[DepthResult]:
+        """Depth of several images, in as few calls of the network as its batch allows.
+
+        Images do not influence each other, so a network for more of them than there are is filled up with old ones.
+
+        Args:
+            images: (h, w, 3) uint8 RGB each; their sizes may differ.
+            camera_matrices: (3, 3) of each image, or None.
+
+        Raises:
+            InputError: an image has another shape or dtype, or is empty; none is done then.
+        """
+        matrices = list(camera_matrices) if camera_matrices is not None else [None] * len(images)
+        if len(matrices) != len(images):
+            raise InputError(f"expected a camera matrix for each of {len(images)} images, found {len(matrices)}")
+        results: list[tuple[Layout, np.ndarray]] = []
+        most = self.batch[1]
         with self._lock:
-            _, layout = self.prepare(image)
-            raw = self._run(layout)
+            for start in range(0, len(images), most):
+                some = images[start : start + most]
+                if len(some) > len(self._pixels):
+                    self._make_buffer(len(some))
+                layouts = [self.prepare(image, place)[1] for place, image in enumerate(some)]
+                results += zip(layouts, self._run(layouts))
+        return [self._result(layout, raw, matrix) for (layout, raw), matrix in zip(results, matrices)]
+
+    def _result(self, layout: Layout, raw: np.ndarray, camera_matrix: np.ndarray | None) -> DepthResult:
         grid = PixelMap.half_pixel(layout.image, layout.inner)
         if self._resize_back:
             grid = grid.then(PixelMap.align_corners(layout.inner, layout.image))
@@ -250,20 +285,26 @@ class ImageDepthPipeline:
             warnings=(f"not finite: {n_bad} of {raw.size} pixels of the network's output",) if n_bad else (),
         )
 
-    def _run(self, layout: Layout) -> np.ndarray:
-        """The network's output for what `prepare` left in the buffer, (H, W) float32 of the published size."""
-        import torch
+    def _run(self, layouts: Sequence[Layout]) -> list[np.ndarray]:
+        """The network's outputs for what `prepare` left in the buffer, (H, W) float32 of the published sizes."""
 
         def finish(outputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-            rows, columns = layout.window
-            inner = outputs[self._output].float()[:, rows, columns]
-            if not self._resize_back:
-                return {self._output: inner[0].contiguous()}
-            size = (layout.image[1], layout.image[0])
-            resized = torch.nn.functional.interpolate(inner[None], size, mode="bilinear", align_corners=True)
-            return {self._output: resized[0, 0]}
+            found = outputs[self._output].float()
+            return {str(place): self._finished(found[place], layout) for place, layout in enumerate(layouts)}
 
-        return np.asarray(self._runner.run(self._input, finish)[self._output].numpy())
+        outputs = self._runner.run(self._input[: max(len(layouts), self.batch[0])], finish)
+        return [np.asarray(outputs[str(place)].numpy()) for place in range(len(layouts))]
+
+    def _finished(self, depth: torch.Tensor, layout: Layout) -> torch.Tensor:
+        """(H, W) of the network's grid -> the published size."""
+        import torch
+
+        rows, columns = layout.window
+        inner = depth[rows, columns]
+        if not self._resize_back:
+            return inner.contiguous()
+        size = (layout.image[1], layout.image[0])
+        return torch.nn.functional.interpolate(inner[None, None], size, mode="bilinear", align_corners=True)[0, 0]
 
     def _interpret(self, raw: np.ndarray, finite: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Depth with NaN where it is invalid, and where it is valid (in the array `finite`)."""

@@ -15,6 +15,7 @@ from aot_runtime.errors import AotError, InputError
 
 if TYPE_CHECKING:
     from depth_ros.pipeline import DepthResult, ImageDepthPipeline
+    from depth_ros.pool import DepthAnythingPool
 
 
 class DisparitySource(Protocol):
@@ -75,7 +76,10 @@ def disparities_of(source: DisparitySource, requests: Sequence[DepthRequest]) ->
 
 
 class ArtifactDisparity:
-    """A depth network; what it gives is turned into disparity by what its manifest says that it is."""
+    """A depth network, all cameras in one call where its batch allows; a `DisparitySource` and a batched one.
+
+    What it gives is turned into disparity by what its manifest says that it is.
+    """
 
     def __init__(self, pipeline: ImageDepthPipeline) -> None:
         self._pipeline = pipeline
@@ -83,6 +87,35 @@ class ArtifactDisparity:
     def disparity(self, camera: str, name: str, image: np.ndarray) -> np.ndarray:
         """See `DisparitySource`."""
         return disparity_of(self._pipeline.process(image))
+
+    def disparities(self, requests: Sequence[DepthRequest]) -> list[np.ndarray | AotError]:
+        """See `BatchDisparitySource`."""
+        try:
+            return [disparity_of(result) for result in self._pipeline.process_batch([one.image for one in requests])]
+        except AotError:
+            return [self._alone(request) for request in requests]  # one of them is malformed: which?
+
+    def _alone(self, request: DepthRequest) -> np.ndarray | AotError:
+        try:
+            return self.disparity(request.camera, request.name, request.image)
+        except AotError as error:
+            return error
+
+
+class PoolDisparity:
+    """A `DepthAnythingPool` as a batched `DisparitySource`: each image by a thread of its own."""
+
+    def __init__(self, pool: DepthAnythingPool) -> None:
+        self._pool = pool
+
+    def disparity(self, camera: str, name: str, image: np.ndarray) -> np.ndarray:
+        """See `DisparitySource`."""
+        return disparity_of(self._pool.submit(image).result())
+
+    def disparities(self, requests: Sequence[DepthRequest]) -> list[np.ndarray | AotError]:
+        """See `BatchDisparitySource`."""
+        found = self._pool.infer_batch(one.image for one in requests)
+        return [one if isinstance(one, AotError) else disparity_of(one) for one in found]
 
 
 def disparity_of(result: DepthResult) -> np.ndarray:
