@@ -66,6 +66,9 @@ def inductor_options(device: str, form: Form) -> Mapping[str, Any]:
         options["layout_optimization"] = False
     if form.quantisation != "none":
         options["freezing"] = False
+    if form.quantisation == "int8-dynamic":
+        # The scale of the weights right behind the integer product: its sums never lie in memory as 32 bits.
+        options["force_fuse_int_mm_with_mul"] = True
     return options
 
 

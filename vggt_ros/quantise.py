@@ -117,7 +117,9 @@ def quantise_blocks(network: nn.Module, mode: str) -> int:
     import torchao.quantization
     from torch import nn
 
-    config: Any = getattr(torchao.quantization, PACKAGE_MODES[mode])()
+    # Its settings for the compiler are the whole process's, tune every kernel for minutes and stay after the export;
+    # what matters of them is in `vggt_ros.deploy.inductor_options`.
+    config: Any = getattr(torchao.quantization, PACKAGE_MODES[mode])(set_inductor_config=False)
     names = {
         f"{prefix}.{name}"
         for prefix, block in network.named_modules()
