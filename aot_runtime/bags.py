@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""rosbag2 recordings (sqlite3 and mcap) read through `rosbags`, without ROS."""
+"""rosbag2 recordings (sqlite3 and mcap), and rosbag1 files for who asks, read through `rosbags`, without ROS."""
 
 from __future__ import annotations
 
 import contextlib
+import struct
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,11 @@ def storage_path(path: Path) -> Path:
     return files[0]
 
 
+def is_rosbag1(path: Path) -> bool:
+    """Whether the path looks like a rosbag1 file; its messages need a `MessageReader`."""
+    return path.suffix == ".bag" and path.is_file()
+
+
 class BagGuard:
     """Turns whatever rosbags and its storage libraries raise on damaged bags into an InputError."""
 
@@ -72,25 +78,32 @@ class BagGuard:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, Exception) and not isinstance(error, InputError):
             text = " ".join(str(error).split())[:200] or type(error).__name__
+            kind = "rosbag1" if is_rosbag1(self._path) else "rosbag2"
             raise InputError(
-                f"expected a readable rosbag2, found an error of the library ({text}) in {self._path}",
-                "copy the bag again, or repair it with: ros2 bag reindex, or: mcap recover",
+                f"expected a readable {kind}, found an error of the library ({text}) in {self._path}",
+                "copy the bag again, or repair it with: ros2 bag reindex, mcap recover, or (rosbag1) rosbag reindex",
             ) from error
 
 
 @contextlib.contextmanager
-def open_bag(path: Path) -> Iterator[Any]:
-    """An open `rosbags.rosbag2.Reader`.
+def open_bag(path: Path, *, rosbag1: bool = False) -> Iterator[Any]:
+    """An open `rosbags.rosbag2.Reader`, or with `rosbag1` perhaps one of `rosbags.rosbag1`.
 
     Raises:
         InputError: there is no bag, or it is damaged; rosbags is not installed.
     """
     standard_typestore()
-    from rosbags.rosbag2 import Reader
+    kind: Any
+    if rosbag1 and is_rosbag1(path):
+        from rosbags.rosbag1 import Reader as kind
 
-    source = storage_path(path)
+        source = path
+    else:
+        from rosbags.rosbag2 import Reader as kind
+
+        source = storage_path(path)
     with BagGuard(path):
-        reader = Reader(source)
+        reader = kind(source)
         reader.open()
     try:
         yield reader
@@ -120,3 +133,63 @@ def bag_messages(
         if item is None:
             return
         yield item
+
+
+class MessageReader:
+    """Messages of a bag of either kind as Python objects with the fields that they have in ROS 2.
+
+    Args:
+        reader: as `open_bag` yields it.
+        path: of the bag, for messages of errors.
+
+    Raises:
+        InputError: a rosbag1 carries definitions that cannot be read.
+    """
+
+    def __init__(self, reader: Any, path: Path) -> None:
+        self._path = path
+        self._ros2 = standard_typestore()
+        self._ros1: Any = None
+        if is_rosbag1(path):
+            from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+            self._ros1 = get_typestore(Stores.ROS1_NOETIC)
+            with BagGuard(path):
+                for connection in reader.connections:
+                    if connection.msgtype not in self._ros1.fielddefs:
+                        found = get_types_from_msg(connection.msgdef.data, connection.msgtype)
+                        new = {name: fields for name, fields in found.items() if name not in self._ros1.fielddefs}
+                        self._ros1.register(new)
+
+    def message(self, connection: Any, raw: bytes | memoryview) -> Any:
+        """The message.
+
+        Raises:
+            InputError: the bytes are not of the connection's type.
+        """
+        with BagGuard(self._path):
+            if self._ros1 is None:
+                return self._ros2.deserialize_cdr(raw, connection.msgtype)
+            found = self._ros1.deserialize_ros1(raw, connection.msgtype)
+            if connection.msgtype == "sensor_msgs/msg/CameraInfo":  # the only one here whose fields were renamed
+                kind = self._ros2.types[connection.msgtype]
+                renamed = {name.lower(): value for name, value in vars(found).items() if name != "__msgtype__"}
+                return kind(**renamed)
+            return found
+
+    def stamp_ns(self, raw: bytes | memoryview) -> int:
+        """The stamp of a message that begins with a header, without reading the rest.
+
+        Raises:
+            InputError: there are too few bytes, or nanosec is a second or more.
+        """
+        try:
+            if self._ros1 is not None:
+                seconds, nanoseconds = struct.unpack_from("<II", raw, 4)
+            else:
+                seconds, nanoseconds = struct.unpack_from("<iI" if raw[1] & 1 else ">iI", raw, 4)
+        except (struct.error, IndexError) as error:
+            raise InputError(f"expected a message with a header, found {len(raw)} bytes in {self._path}") from error
+        if nanoseconds >= 1_000_000_000:
+            raise InputError(f"expected a stamp with nanosec below 1e9, found {nanoseconds} in {self._path}")
+        return int(seconds) * 1_000_000_000 + int(nanoseconds)
