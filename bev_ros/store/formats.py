@@ -208,14 +208,19 @@ class StoredMap:
         """The map (C, Y, X); float32 unless told otherwise. A dense map of that dtype is the mapped file itself."""
         import torch
 
-        dtype = dtype or torch.float32
         values = self.values
         if self.scale is not None:
             values = values.float() * self.scale.view(-1, *[1] * (values.dim() - 1))
-        values = values.to(dtype)
+        return self._spread(values.to(dtype or torch.float32))
+
+    def dense_raw(self) -> torch.Tensor:
+        """The stored values on all cells, (C, Y, X); those of int8 are still to be multiplied by `scale`."""
+        return self._spread(self.values)
+
+    def _spread(self, values: torch.Tensor) -> torch.Tensor:
         if self.cells is None:
             return values
-        dense = torch.zeros(self.shape[0], self.shape[1] * self.shape[2], dtype=dtype)
+        dense = values.new_zeros(self.shape[0], self.shape[1] * self.shape[2])
         dense[:, self.cells.long()] = values
         return dense.view(self.shape)
 
