@@ -78,9 +78,9 @@ class BagGuard:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, Exception) and not isinstance(error, InputError):
             text = " ".join(str(error).split())[:200] or type(error).__name__
-            kind = "rosbag1" if is_rosbag1(self._path) else "rosbag2"
+            bag = "rosbag1" if is_rosbag1(self._path) else "rosbag2"
             raise InputError(
-                f"expected a readable {kind}, found an error of the library ({text}) in {self._path}",
+                f"expected a readable {bag}, found an error of the library ({text}) in {self._path}",
                 "copy the bag again, or repair it with: ros2 bag reindex, mcap recover, or (rosbag1) rosbag reindex",
             ) from error
 
