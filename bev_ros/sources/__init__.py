@@ -58,5 +58,5 @@ def _recognised(path: Path) -> str:
     raise InputError(
         "expected a data set in nuScenes' format (a version folder with sample_data.json), a bag (metadata.yaml, "
         f".mcap, .db3 or .bag), or a folder with samples/*.json, found none of them at {path}",
-        "check the path, or say what it is with --source",
+        "check the path, or say what it is with --source-kind",
     )

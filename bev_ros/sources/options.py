@@ -47,7 +47,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     defaults = Matching()
     group = parser.add_argument_group("samples")
     add: Any = group.add_argument
-    add("--source", choices=(AUTO, *KINDS), default=AUTO, help="what lies at the path")
+    add("--source-kind", choices=(AUTO, *KINDS), default=AUTO, help="what lies at --source")
     add("--cameras", help="cameras to use, in order, separated by commas; of a bag also as NAME=TOPIC")
     add("--splits-file", type=Path, help='JSON {"split": ["scene", ...]}; default: splits.json in the data set')
     add("--calibration", type=Path, help="YAML or JSON of the rig, of a folder or a bag")
@@ -88,7 +88,7 @@ def source_options(args: argparse.Namespace) -> SourceOptions:
         interval_ns=round(args.interval * 1e9),
     )
     return SourceOptions(
-        kind=args.source,
+        kind=args.source_kind,
         cameras=_names(args.cameras or ""),
         splits_file=args.splits_file,
         version=args.nuscenes_version,
