@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ _AHEAD_NS = 5_000_000_000
 
 
 class BagCursor:
-    """Fetches messages. Not thread-safe.
+    """Fetches messages. Not thread-safe; of several threads, each in its turn may use it.
 
     The bag is read forward from where the last fetch ended if what one asks for comes soon after it, else from its
     first message's time on: sets in order of time cost one pass, whatever their number.
@@ -36,6 +37,7 @@ class BagCursor:
         self._messages: Iterator[tuple[Any, int, bytes | memoryview]] | None = None
         self._reader: MessageReader | None = None
         self._at_ns = 0
+        self._thread = 0
         self._waiting: dict[MessageKey, tuple[Any, bytes]] = {}
 
     def fetch(self, keys: Collection[MessageKey]) -> dict[MessageKey, Any]:
@@ -48,7 +50,8 @@ class BagCursor:
         missing = {key for key in keys if key not in found}
         if missing:
             begin_ns = min(key.received_ns for key in missing)
-            if self._messages is None or not self._at_ns <= begin_ns <= self._at_ns + _AHEAD_NS:
+            goes_on = self._messages is not None and self._at_ns <= begin_ns <= self._at_ns + _AHEAD_NS
+            if not goes_on or self._thread != threading.get_ident():
                 self._restart(begin_ns)
             self._read_until(missing, found)
             if missing and begin_ns <= self._at_ns:  # one that the last fetch passed, and kept no longer
@@ -76,6 +79,7 @@ class BagCursor:
         self._reader = MessageReader(reader, self._path)
         self._messages = bag_messages(reader, self._path, self._topics, begin_ns)
         self._at_ns = begin_ns
+        self._thread = threading.get_ident()  # with older rosbags an sqlite3 connection belongs to it
 
     def _read_until(self, missing: set[MessageKey], found: dict[MessageKey, tuple[Any, bytes]]) -> None:
         """Reads on until nothing is missing or it cannot come any more; takes from `missing`, adds to `found`."""

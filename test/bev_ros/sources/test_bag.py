@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,18 @@ def test_any_order_and_again_gives_the_same(tmp_path: Path) -> None:
         sample = source.sample("all", tokens[index])
         for name, load in sample.images.items():
             np.testing.assert_array_equal(load(), bag.images[name, index])
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_one_thread_after_another(tmp_path: Path, storage: str) -> None:
+    """As the extractor does it: samples are asked for in a thread of its own."""
+    bag = write_rig_bag(tmp_path / "drive", storage=storage, count=6)
+    source = BagSource(bag.path)
+    for index, token in enumerate(source.tokens("all")):
+        with ThreadPoolExecutor(1) as pool:
+            sample = pool.submit(source.sample, "all", token).result()
+        np.testing.assert_array_equal(sample.images["rear"](), bag.images["rear", index])
+    source.close()
 
 
 def test_in_order_the_bag_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
