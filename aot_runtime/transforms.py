@@ -137,6 +137,11 @@ class TransformBuffer:
         with self._changed:
             return tuple(sorted({*self._links, *(link.parent for link in self._links.values())}))
 
+    def ancestors(self, frame: str) -> tuple[str, ...]:
+        """The frame itself, its parent, that one's parent, and so on."""
+        with self._changed:
+            return tuple(self._way(_frame(frame)))
+
     # -- with the lock held --------------------------------------------------------------------------------------------
 
     def _lookup(self, target: str, source: str, stamp_ns: int | None) -> np.ndarray:

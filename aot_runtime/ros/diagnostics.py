@@ -153,6 +153,11 @@ class HealthMonitor:
                 self._finite += finite[0]
                 self._elements += finite[1]
 
+    def excused(self) -> None:
+        """What came so far needs no output, by the user's wish (a pause)."""
+        with self._lock:
+            self._first_unanswered = None
+
     def dropped(self, cause: str, n: int = 1) -> None:
         """Inputs or intermediate results that were thrown away."""
         with self._lock:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from rclpy.clock import JumpThreshold
 from rclpy.duration import Duration
+from rclpy.qos import QoSProfile
 
 from aot_runtime.errors import InputError
 from aot_runtime.ros.clock import StampGuard
@@ -63,10 +64,10 @@ class ModelNode(PerceptionNode):
         self.outputs: dict[str, Any] = {}
         self._jump_handle: Any = None
 
-    def add_output(self, name: str, kind: Any, topic: str = "") -> None:
+    def add_output(self, name: str, kind: Any, topic: str = "", qos: QoSProfile | None = None) -> None:
         """Makes the lifecycle publisher `outputs[name]`, on `~/<name>` unless a topic is given."""
         self.outputs[name] = self.create_lifecycle_publisher(
-            kind, topic or f"~/{name}", output_qos(), qos_overriding_options=overridable()
+            kind, topic or f"~/{name}", qos or output_qos(), qos_overriding_options=overridable()
         )
 
     def wanted(self, name: str) -> bool:
@@ -80,22 +81,29 @@ class ModelNode(PerceptionNode):
             self.destroy_lifecycle_publisher(publisher)
         self.outputs.clear()
 
-    def introduce(self, model: CompiledModel, work: str) -> None:
-        """Says on the log and in every report which artifact this is and what it does; warns of random weights."""
+    def introduce(self, model: CompiledModel, work: str, prefix: str = "") -> None:
+        """Says on the log and in every report which artifact this is and what it does; warns of random weights.
+
+        Args:
+            work: what goes in and what comes out.
+            prefix: tells a second model's entries from the first one's.
+        """
         manifest = model.manifest
-        self.health.identity = artifact_identity(model)
+        identity = {f"{prefix}{key}": value for key, value in artifact_identity(model).items()}
+        self.health.identity = {**self.health.identity, **identity} if prefix else identity
         if self._diagnostics is not None:
             self._diagnostics.hardware_id = str(model.device)
         self.get_logger().info(f"{manifest.family} {manifest.variant} {manifest.precision} on {model.device}: {work}")
         if manifest.checkpoint.is_random:
-            text = "the artifact has random weights: its output means nothing"
-            self.health.warnings["weights"] = text
+            text = f"the {prefix}artifact has random weights: its output means nothing"
+            self.health.warnings[f"{prefix}weights"] = text
             self.get_logger().warning(text)
 
     def forget_model(self) -> None:
         """Undoes `introduce`."""
         self.health.identity = {}
-        self.health.warnings.pop("weights", None)
+        for key in [key for key in self.health.warnings if key.endswith("weights")]:
+            del self.health.warnings[key]
 
     def admit(self, guard: StampGuard, msg: Any) -> Arrival | None:
         """Counts a message with a header, and looks at its stamp.

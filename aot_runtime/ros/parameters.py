@@ -36,6 +36,42 @@ IMAGE_TRANSPORT = Param(
 FRAME_ID = Param("frame_id", "", "Frame of the outputs; empty: that of the images.")
 
 
+CAMERA_SET = (
+    Param("cameras", ["camera"], "Names of the cameras: their topics are ~/NAME/image and ~/NAME/camera_info."),
+    IMAGE_TRANSPORT,
+    Param("rectified", True, "Whether images are rectified: they obey P of camera_info; else K and D."),
+    Param("sync_slop", 0.02, "Largest distance in time between images of a set [s].", (0.0, 60.0)),
+    Param("sync_patience", 0.2, "How long an image waits for those of other cameras [s].", (0.001, 3600.0)),
+    Param("sync_depth", 10, "Images that may wait per camera.", (1, 1000)),
+    Param("min_cameras", 1, "Sets with fewer cameras are dropped.", (1, 1000)),
+)
+"""What every node with a `CameraSet` has."""
+
+
+@dataclass(frozen=True)
+class CameraSetSettings:
+    """Values of `CAMERA_SET`."""
+
+    cameras: tuple[str, ...]
+    image_transport: str
+    rectified: bool
+    sync_slop: float
+    sync_patience: float
+    sync_depth: int
+    min_cameras: int
+
+    def options(self) -> dict[str, Any]:
+        """Arguments of `CameraSet` by name."""
+        return {
+            "slop_ns": round(self.sync_slop * 1e9),
+            "patience_ns": round(self.sync_patience * 1e9),
+            "least": self.min_cameras,
+            "transport": self.image_transport,
+            "rectified": self.rectified,
+            "depth": self.sync_depth,
+        }
+
+
 @dataclass(frozen=True)
 class ImageSettings:
     """Values of `model_params`, `IMAGE_TRANSPORT` and `FRAME_ID`: what a node of images has besides its own."""
