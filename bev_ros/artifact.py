@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aot_runtime.errors import ExportError, InputError
-from bev_ros.config import MEAN, STD, BevConfig
+from bev_ros.config import BevConfig
 from bev_ros.geometry import VECTOR
+from bev_ros.images import MEAN, STD
 from bev_ros.tables import MIN_POINTS
 
 if TYPE_CHECKING:
@@ -26,6 +27,12 @@ PARTS = ("fused", "image", "pool", "bev")
 """A whole encoder, or its image stage, pooling and BEV stage."""
 POINTS = "points"
 """Name of the dynamic number of points that lie in the grid."""
+FUSED_ENGINE = (
+    "expected an image or BEV stage for an engine, found the pooling in it: TensorRT has no embedding bag, and has "
+    "built scatters of sums that overwrite instead of adding, without a word (onnx-tensorrt issue 957)",
+    "add --split-stages: engines of the image and BEV stages, and the pooling as a .pt2 between them",
+)
+"""Why there is no fused engine, and what to do."""
 _TASKS = {"fused": "bev_features", "image": "bev_image_stage", "pool": "bev_pooling", "bev": "bev_stage"}
 # fx, fy, cx, cy; ida; bda; sensor_to_ego: (count, divisor) of values from 0, such as cameras of cars have.
 _CAMERA_COLUMNS = (
@@ -112,11 +119,11 @@ def export_part(
             "config": config.to_json(),
             "weights": state_digest(encoder.state_dict()),
             "input": "rgb_cameras",
-            "colour_order": "RGB",
+            "colour_order": config.order.upper(),
             "mean": list(MEAN),
             "std": list(STD),
             "range": [0, 255],
-            "resize": "smallest that covers the image, cut at the bottom right of the middle: see bev_ros.images",
+            "resize": "Pillow's bicubic to the smallest size that covers the image; cut on top and on both sides",
             "cells": None if part in ("image", "bev") else "planes" if suffix == ".onnx" else "tables",
             "axis_order": "C,Y,X",
             "axes": "rows are y, growing to the left; columns are x, growing forward; see bev_ros.grid",
@@ -154,11 +161,7 @@ def _check_part(config: BevConfig, part: str, suffix: str) -> None:
     if part == "bev" and config.bev_stage == "none":
         raise InputError(f"expected an encoder with a BEV stage, found {config.name} without", "leave this part out")
     if suffix == ".engine" and part in ("fused", "pool"):
-        raise ExportError(
-            "expected an image or BEV stage for an engine, found the pooling in it: TensorRT has no embedding bag, and "
-            "has built scatters of sums that overwrite instead of adding, without a word (onnx-tensorrt issue 957)",
-            "add --split-stages: engines of the image and BEV stages, and the pooling as a .pt2 between them",
-        )
+        raise ExportError(*FUSED_ENGINE)
 
 
 def _module(encoder: BevEncoder, part: str, *, planes: bool) -> torch.nn.Module:
@@ -180,7 +183,9 @@ def _signature(config: BevConfig, part: str, *, planes: bool) -> _Signature:
     cameras, (height, width), bins = config.cameras, config.frustum.size, config.frustum.bins
     if part in ("fused", "image"):
         law = golden.uniform(-2.0, 2.5)
-        made.add("images", torch.zeros(cameras, 3, *config.image), law, "RGB (N, 3, H, W), normalised")
+        made.add(
+            "images", torch.zeros(cameras, 3, *config.image), law, f"{config.order.upper()} (N, 3, H, W), normalised"
+        )
         if config.camera_aware:
             law = golden.grid(*_CAMERA_COLUMNS)
             made.add("cameras", torch.zeros(cameras, VECTOR), law, "27 numbers of each camera, see bev_ros.geometry")

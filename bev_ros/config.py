@@ -12,6 +12,7 @@ from typing import Any
 from aot_runtime.errors import InputError
 from bev_ros.geometry import PIXEL_RULES, Frustum
 from bev_ros.grid import BevGrid
+from bev_ros.images import ORDERS
 
 BACKBONES: Mapping[str, tuple[str, tuple[int, int, int, int]]] = {
     "resnet10": ("basic", (1, 1, 1, 1)),
@@ -29,8 +30,6 @@ BEV_STAGES = ("none", "resnet18")
 """What refines the pooled map: nothing, or the three stages of a ResNet-18 and a SECONDFPN of BEVDepth's head."""
 STRIDES = (4, 8, 16, 32)
 """Image pixels per pixel of the four stages of a ResNet."""
-MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-"""Of R, G, B in 0..255."""
 CAMERA_NUMBERS = 27
 """Numbers of a camera that BEVDepth's gates see, see `bev_ros.geometry`."""
 BEV_MULTIPLE = 8
@@ -48,6 +47,7 @@ class BevConfig:
         image: (height, width) of what the network takes, in pixels.
         stride: image pixels per pixel of the features.
         pixels: where pixels lie, a member of `bev_ros.geometry.PIXEL_RULES`.
+        order: of the network's channels, a member of `bev_ros.images.ORDERS`.
         cameras: images at a time.
         backbone: a member of BACKBONES.
         base_channels: of its first stage; 64 in the published ones.
@@ -74,6 +74,7 @@ class BevConfig:
     image: tuple[int, int]
     stride: int = 16
     pixels: str = "corners"
+    order: str = "rgb"
     cameras: int = 6
     backbone: str = "resnet50"
     base_channels: int = 64
@@ -98,6 +99,7 @@ class BevConfig:
             ("BEV stage", self.bev_stage, BEV_STAGES),
             ("stride", self.stride, STRIDES),
             ("pixel rule", self.pixels, PIXEL_RULES),
+            ("order of channels", self.order, ORDERS),
         ):
             if value not in known:
                 raise InputError(f"expected {option} {', '.join(str(item) for item in known)}, found {value!r}")
@@ -213,6 +215,7 @@ def _bevdepth() -> BevConfig:
         grid=BevGrid(bound, bound, (-5.0, 3.0, 8.0), "trunc"),
         depth=(2.0, 58.0, 0.5),
         image=(256, 704),
+        order="bgr",
     )
 
 

@@ -30,6 +30,11 @@ def pool_lifted(lifted: Sequence[Tensor], tables: TableTensors, map_shape: Seque
     return as_map(rows[:-1], map_shape)
 
 
+def join_heights(rows: Tensor) -> Tensor:
+    """(C, Z, Y, X) -> (Z * C, Y, X): heights one after the other, each with all channels, as BEVDet joins them."""
+    return rows.transpose(0, 1).reshape(-1, *rows.shape[2:])
+
+
 class LiftedPlanes(nn.Module):
     """The same by one scatter for each depth bin, see `bev_ros.pooling.PlanePooling`.
 

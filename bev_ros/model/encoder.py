@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from aot_runtime.errors import InputError
 from bev_ros.config import BEV_STAGES, STRIDES, BevConfig
 from bev_ros.custom import load_custom
-from bev_ros.lifted import Lifted, pool_lifted
+from bev_ros.lifted import Lifted, join_heights, pool_lifted
 from bev_ros.model.depth_net import DeformConv, DepthAggregation, DepthNet, LssHead
 from bev_ros.model.neck import Fpn, SecondFpn
 from bev_ros.model.resnet import BasicBlock, Bottleneck, ResNet
@@ -61,11 +61,17 @@ class ImageStage(nn.Module):
 
     def cast_precision(self, dtype: torch.dtype) -> ImageStage:
         """Run convolutions in `dtype`, in place; the branch of camera numbers, softmax and outputs stay float32."""
-        self.to(dtype)
+        kept: set[nn.Module] = set()
         if isinstance(self.depth_net, DepthNet):
             net = self.depth_net
-            for part in (net.bn, net.depth_mlp, net.context_mlp, net.depth_se, net.context_se):
-                part.float()
+            for branch in (net.bn, net.depth_mlp, net.context_mlp, net.depth_se, net.context_se):
+                kept |= set(branch.modules())
+        # Never there and back: statistics of camera numbers are beyond float16.
+        for part in self.modules():
+            if part not in kept:
+                for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False)):
+                    if tensor.is_floating_point():
+                        tensor.data = tensor.data.to(dtype)
         return self
 
 
@@ -117,8 +123,7 @@ class BevEncoder(nn.Module):
     def finish(self, rows: Tensor) -> Tensor:
         """The final map of what was pooled, (C, Y, X), or (C, Z, Y, X) where z is kept."""
         if self.config.keep_z:
-            # Heights one after the other, each with all channels, as BEVDet joins them.
-            rows = rows.transpose(0, 1).reshape(self.config.pooled_channels, *self.config.grid.shape)
+            rows = join_heights(rows)
         if self.head is None:
             return rows
         found: Tensor = self.head(rows)
@@ -163,6 +168,11 @@ def randomise(module: nn.Module, seed: int) -> None:
                 part.bn.running_var.fill_(1e5)
             elif isinstance(part, DeformConv):
                 part.conv_offset.weight.mul_(0.3)
+            elif isinstance(part, Fpn | SecondFpn):
+                # So that the logits of the depth are some units, and not a choice of one bin.
+                for layer in part.modules():
+                    if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and layer.kernel_size != (3, 3):
+                        layer.weight.mul_(0.1)
 
 
 def fold_batch_norm(module: nn.Module) -> None:
