@@ -14,13 +14,14 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
+from aot_runtime.pca import PcaBasis
 from aot_runtime.ros.diagnostics import count_finite
 from aot_runtime.ros.messages import ns_to_stamp, to_image
 from depth_ros.pictures import colour_depth
 from f3_ros.flow_pictures import flow_overlay, flow_picture
 from f3_ros.head_outputs import HeadOutputs, depth_topic, describe_heads, finish_heads
 from f3_ros.node_camera import CameraSource
-from f3_ros.pictures import PcaBasis, event_picture
+from f3_ros.pictures import event_picture
 
 if TYPE_CHECKING:
     from aot_runtime.ros.model_node import ModelNode

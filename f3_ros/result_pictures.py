@@ -23,7 +23,8 @@ import numpy as np
 
 from aot_runtime.errors import InputError
 from aot_runtime.files import atomic_write
-from f3_ros.pictures import PcaBasis, event_picture
+from aot_runtime.pca import PcaBasis
+from f3_ros.pictures import event_picture
 from f3_ros.sensor_grid import resize_depth_to_sensor, resize_flow_to_sensor
 
 if TYPE_CHECKING:

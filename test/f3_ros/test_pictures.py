@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 from aot_runtime.errors import InputError
+from aot_runtime.pca import PcaBasis, pca_picture
 from f3_ros.pictures import (
-    PcaBasis,
     event_picture,
     feature_norm_picture,
     grey_picture,
-    pca_picture,
     prediction_picture,
 )
 

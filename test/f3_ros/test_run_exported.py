@@ -15,13 +15,13 @@ import cv2
 import numpy as np
 import pytest
 
+from aot_runtime.pca import PcaBasis
 from f3_ros import run_exported
 from f3_ros.config import CONFIGS
 from f3_ros.events.readers import open_events
 from f3_ros.flow_pictures import flow_picture
 from f3_ros.instants import instant
 from f3_ros.perception import PerceptionPipeline, PerceptionResult
-from f3_ros.pictures import PcaBasis
 from f3_ros.pipeline import F3Pipeline
 
 ROOT = Path(__file__).resolve().parent.parent.parent
