@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 POSE_SOURCES = ("auto", "tf", "network")
 POINTS_MODES = ("whole", "deltas")
-MAP_PATH = "map_path"
 _DEFAULTS = StreamConfig()
 
 TABLE = (

@@ -40,13 +40,12 @@ class PosedViews:
         """The same images, as if no pose was known."""
         return replace(self, views=[replace(view, pose=None) for view in self.views])
 
-    def only(self, kept: set[str]) -> PosedViews:
-        """Without the views of other cameras, which have no pose: that becomes their problem."""
-        lost = {name: text for name, text in self.unposed.items() if name not in kept}
+    def posed(self) -> PosedViews:
+        """Only the views with a pose; the lack of one is the others' problem."""
         return replace(
             self,
-            views=[view for view in self.views if view.name in kept],
-            problems={**self.problems, **lost},
+            views=[view for view in self.views if view.pose is not None],
+            problems={**self.problems, **self.unposed},
         )
 
 
