@@ -16,6 +16,10 @@ from aot_runtime.errors import InputError
 from aot_runtime.transforms import TransformBuffer, inverse
 from bev_ros.calibration import DEFAULT_FRAME, CameraCalibration, Rig
 
+AUTO = "auto"
+"""In place of a fixed frame's name: the first of `FIXED_FRAMES` that is connected to the vehicle."""
+FIXED_FRAMES = ("odom", "map", "world")
+
 
 class MovingRig:
     """Cameras by name, at the times of their images.
@@ -78,9 +82,7 @@ class MovingRig:
             raise InputError(
                 f"expected camera_info of the camera '{name}', found none", "publish it, or give a calibration"
             )
-        bent = () if camera.rectified else camera.distortion
-        pose = self._pose(frame_id, stamp_ns, reference_ns, timeout_s)
-        return CameraCalibration(name, *size, camera.intrinsics, pose, bent, camera.model if bent else "")
+        return placed(name, size, camera, self._pose(frame_id, stamp_ns, reference_ns, timeout_s))
 
     def _known(
         self, told: CameraCalibration, size: Size, stamp_ns: int, reference_ns: int, timeout_s: float
@@ -103,3 +105,24 @@ class MovingRig:
         then = self._buffer.lookup(self.fixed_frame, frame_id, stamp_ns, timeout_s)
         now = self._buffer.lookup(self.fixed_frame, self.base_frame, reference_ns, timeout_s)
         return inverse(now) @ then
+
+
+def placed(name: str, size: Size, camera: Camera, sensor_to_ego: np.ndarray) -> CameraCalibration:
+    """A camera of camera_info at a place, with the distortion that its images of (width, height) have.
+
+    Raises:
+        InputError: it cannot be a camera of a rig, see `CameraCalibration`.
+    """
+    bent = () if camera.rectified else camera.distortion
+    return CameraCalibration(name, *size, camera.intrinsics, sensor_to_ego, bent, camera.model if bent else "")
+
+
+def find_fixed_frame(buffer: TransformBuffer, base_frame: str) -> str:
+    """The first of `FIXED_FRAMES` that is connected to the vehicle's frame; "" if none is (yet)."""
+    for frame in FIXED_FRAMES:
+        try:
+            buffer.lookup(frame, base_frame, None)
+        except InputError:
+            continue
+        return frame
+    return ""

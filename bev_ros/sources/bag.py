@@ -16,15 +16,13 @@ from aot_runtime.errors import InputError
 from aot_runtime.ros.messages import image_to_array
 from bev_ros.calibration import CameraCalibration, Rig, read_rig
 from bev_ros.lenses import Lenses
-from bev_ros.moving_rig import MovingRig
+from bev_ros.moving_rig import AUTO, MovingRig, find_fixed_frame
 from bev_ros.samples import ALL, Sample, checked_name, unknown_split, unknown_token
 from bev_ros.sources.bag_cursor import BagCursor
 from bev_ros.sources.bag_index import ImageSet, MessageKey, index_bag
 from bev_ros.sources.bag_topics import CameraTopics, camera_topics
 from bev_ros.sources.matching import Matching
 
-FIXED_FRAMES = ("odom", "map", "world")
-AUTO = "auto"
 _SPARE_SETS = 2
 
 
@@ -88,22 +86,13 @@ class BagSource:
             camera.name: camera.rectified if frames.rectified is None else frames.rectified for camera in self._cameras
         }
         self._moving = MovingRig(self._index.transforms, base_frame=frames.base, fixed_frame="", calibration=self._rig)
-        self._moving.fixed_frame = self._fixed_frame(frames.fixed)
+        if frames.fixed == AUTO:
+            self._moving.fixed_frame = find_fixed_frame(self._index.transforms, self._moving.base_frame)
+        else:
+            self._moving.fixed_frame = frames.fixed
         self._lenses = Lenses()
         keys = [key for found in self._sets.values() for key in found.images.values()]
         self._cursor = BagCursor(path, keys, (self._matching.depth + _SPARE_SETS) * len(self._cameras))
-
-    def _fixed_frame(self, told: str) -> str:
-        if told != AUTO:
-            return told
-        buffer, base = self._index.transforms, self._moving.base_frame
-        for frame in FIXED_FRAMES:
-            try:
-                buffer.lookup(frame, base, None)
-            except InputError:
-                continue
-            return frame
-        return ""
 
     @property
     def identity(self) -> str:
