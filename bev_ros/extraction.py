@@ -192,6 +192,23 @@ def encode(encoder: Encoder, loaded: LoadedSample, options: ExtractionOptions) -
     return encoder.process(loaded.images, loaded.sample.rig)
 
 
+def plan_extraction(store: BevStore, split: str, tokens: Sequence[str], options: ExtractionOptions) -> Plan:
+    """What is to be done for these tokens.
+
+    Raises:
+        InputError: there are maps already and `options.resume` is not set.
+        DiskFull: no space for the others.
+    """
+    plan = store.plan(split, tokens)
+    if not options.resume and (there := len(plan.stored) + len(plan.unindexed)):
+        raise InputError(
+            f"expected none of these {len(tokens)} samples in {store.folder(split)}, found {there}",
+            "say --resume to go on with them, or choose another --output_dir",
+        )
+    _require_space(store, split, plan)
+    return plan
+
+
 def extract(
     store: BevStore,
     split: str,
@@ -203,6 +220,8 @@ def extract(
     options: ExtractionOptions | None = None,
     stop: Callable[[], str] = lambda: "",
     progress: Progress | None = None,
+    summary: Summary | None = None,
+    plan: Plan | None = None,
 ) -> Summary:
     """Makes and stores the maps of these tokens, those that are there already left out.
 
@@ -215,20 +234,17 @@ def extract(
         options: how.
         stop: asked before each sample; a text that is not empty ends the run.
         progress: who is told.
+        summary: to fill in, so that it is known also after an error.
+        plan: as `plan_extraction` gives it, if somebody asked already.
 
     Raises:
         InputError: there are maps already and `options.resume` is not set, or another run has the writer's name.
         DiskFull: no space for the maps; what was stored before stays.
     """
     options = options or ExtractionOptions()
-    plan = store.plan(split, tokens)
-    if not options.resume and (there := len(plan.stored) + len(plan.unindexed)):
-        raise InputError(
-            f"expected none of these {len(tokens)} samples in {store.folder(split)}, found {there}",
-            "say --resume to go on with them, or choose another --output_dir",
-        )
-    _require_space(store, split, plan)
-    run = _Run(store, split, source, encoder, writer, options, stop, progress or Silence())
+    if plan is None:
+        plan = plan_extraction(store, split, tokens, options)
+    run = _Run(store, split, source, encoder, writer, options, stop, progress or Silence(), summary or Summary())
     try:
         return run.work(plan)
     finally:
@@ -248,6 +264,7 @@ class _Run:
         options: ExtractionOptions,
         stop: Callable[[], str],
         progress: Progress,
+        summary: Summary,
     ) -> None:
         self._store = store
         self._split = split
@@ -256,7 +273,7 @@ class _Run:
         self._options = options
         self._stop = stop
         self._progress = progress
-        self._summary = Summary()
+        self._summary = summary
         self._each = store.manifest.files.largest(store.manifest.shape)
         # What one thread computes, another one writes: waiting for the disk takes as long as a GPU takes for a map.
         self._writing = ThreadPoolExecutor(1, "bev-writer")
