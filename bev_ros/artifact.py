@@ -90,11 +90,13 @@ def export_part(
     from aot_runtime.checkpoint import state_digest
     from aot_runtime.export import export_model
     from bev_ros.deploy import inductor_options
+    from bev_ros.pooling import kernel_for
 
     suffix = Path(path).suffix
     config = encoder.config
     _check_part(config, part, suffix)
-    module = _module(encoder, part, planes=suffix == ".onnx")
+    kernel = kernel_for(suffix, device) and not config.volume
+    module = _module(encoder, part, planes=suffix == ".onnx", kernel=kernel)
     signature = _signature(config, part, planes=suffix == ".onnx")
     outputs = _outputs(config, part)
     error = None
@@ -125,6 +127,7 @@ def export_part(
             "range": [0, 255],
             "resize": "Pillow's bicubic to the smallest size that covers the image; cut on top and on both sides",
             "cells": None if part in ("image", "bev") else "planes" if suffix == ".onnx" else "tables",
+            "kernel": kernel and part in ("fused", "pool"),
             "axis_order": "C,Y,X",
             "axes": "rows are y, growing to the left; columns are x, growing forward; see bev_ros.grid",
             "float32": ["camera numbers and gates", "softmax", "pooling", "inputs", "outputs"],
@@ -164,14 +167,14 @@ def _check_part(config: BevConfig, part: str, suffix: str) -> None:
         raise ExportError(*FUSED_ENGINE)
 
 
-def _module(encoder: BevEncoder, part: str, *, planes: bool) -> torch.nn.Module:
+def _module(encoder: BevEncoder, part: str, *, planes: bool, kernel: bool) -> torch.nn.Module:
     from bev_ros.deploy import BevOnly, Fused, ImageOnly, PoolOnly
 
     if part == "fused":
-        return Fused(encoder, planes=planes)
+        return Fused(encoder, planes=planes, kernel=kernel)
     if part == "image":
         return ImageOnly(encoder)
-    return PoolOnly(encoder, planes=planes) if part == "pool" else BevOnly(encoder)
+    return PoolOnly(encoder, planes=planes, kernel=kernel) if part == "pool" else BevOnly(encoder)
 
 
 def _signature(config: BevConfig, part: str, *, planes: bool) -> _Signature:

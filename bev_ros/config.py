@@ -196,7 +196,7 @@ class BevConfig:
         try:
             made = dict(told)
             for name, item in hints.items():
-                kind = {"int": int, "str": str, "bool": bool}.get(str(item.type))
+                kind = {"int": int, "str": str, "bool": bool, "Mapping[str, Any]": dict}.get(str(item.type))
                 if kind is not None and name in made and type(made[name]) is not kind:
                     raise TypeError(f"{name} is {made[name]!r}")
             made["grid"] = BevGrid.from_json(made["grid"])
@@ -255,12 +255,12 @@ PRESETS = {config.name: config for config in (_bevdepth(), _agentformer(), _tiny
 takes; `tiny` is for trials."""
 
 
-def preset(name: str, **changes: Any) -> BevConfig:
+def preset(preset_name: str, /, **changes: Any) -> BevConfig:
     """A preset with some fields changed.
 
     Raises:
         InputError: no such preset, or the changes make it impossible.
     """
-    if name not in PRESETS:
-        raise InputError(f"expected a preset of {', '.join(PRESETS)}, found {name!r}")
-    return replace(PRESETS[name], **changes)
+    if preset_name not in PRESETS:
+        raise InputError(f"expected a preset of {', '.join(PRESETS)}, found {preset_name!r}")
+    return replace(PRESETS[preset_name], **changes)

@@ -31,10 +31,12 @@ class DeployedStage(nn.Module):
     Args:
         encoder: with its weights; it is not changed.
         planes: pool by planes of cells (ONNX) and not by tables.
+        kernel: what is compiled pools by our own kernel, see `bev_ros.pooling.kernel_for`.
     """
 
-    def __init__(self, encoder: BevEncoder, *, planes: bool = False) -> None:
+    def __init__(self, encoder: BevEncoder, *, planes: bool = False, kernel: bool = False) -> None:
         super().__init__()
+        self.kernel = kernel
         self.encoder = copy.deepcopy(encoder).requires_grad_(False)
         fold_batch_norm(self.encoder)
         self.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -60,7 +62,7 @@ class DeployedStage(nn.Module):
         if self.planes is not None:
             found: Tensor = self.planes(lifted, cells[0])
             return found
-        return pool_lifted(lifted, TableTensors(*cells), self.config.map_shape)
+        return pool_lifted(lifted, TableTensors(*cells), self.config.map_shape, kernel=self.kernel)
 
 
 class Fused(DeployedStage):
@@ -86,8 +88,8 @@ class ImageOnly(DeployedStage):
 class PoolOnly(DeployedStage):
     """depth and context, or the volume, then what the pooling takes -> pooled (C, Y, X) float32."""
 
-    def __init__(self, encoder: BevEncoder, *, planes: bool = False) -> None:
-        super().__init__(_without_weights(encoder), planes=planes)
+    def __init__(self, encoder: BevEncoder, *, planes: bool = False, kernel: bool = False) -> None:
+        super().__init__(_without_weights(encoder), planes=planes, kernel=kernel)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         count = 1 if self.config.volume else 2

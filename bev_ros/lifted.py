@@ -15,10 +15,12 @@ Lifted = tuple[Tensor, ...]
 """(depth (N, D, h, w), context (N, C, h, w)), or with depth refinement (volume (N, D, h, w, C),); float32."""
 
 
-def pool_lifted(lifted: Sequence[Tensor], tables: TableTensors, map_shape: Sequence[int]) -> Tensor:
-    """The map (C, *map_shape) of what an image stage gave."""
+def pool_lifted(
+    lifted: Sequence[Tensor], tables: TableTensors, map_shape: Sequence[int], *, kernel: bool = False
+) -> Tensor:
+    """The map (C, *map_shape) of what an image stage gave; `kernel` as of `bev_ros.pooling.pool`."""
     if len(lifted) == 2:
-        return pool(lifted[0], lifted[1], tables, map_shape)
+        return pool(lifted[0], lifted[1], tables, map_shape, kernel=kernel)
     volume = lifted[0]
     rows = F.embedding_bag(
         tables.ranks_depth,
