@@ -134,6 +134,7 @@ class DeployedVggt(nn.Module):
                 part.fold_layer_scales()
         for head in self._dense_heads():
             dense_head.fix_size(head, height, width, model.config.patch)
+            head.enlarge_by_products()
             # Tokens are channels-last maps as they come, so that the convolutions can stay in that layout.
             head.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.requires_grad_(False)

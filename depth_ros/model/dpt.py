@@ -24,6 +24,33 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
 
 
+class ProductEnlarging(nn.Module):
+    """A transposed convolution whose kernel is as large as its stride, as one product of matrices.
+
+    No outputs overlap, so that every pixel gives a square of its own. What comes out is channels-last, whatever library
+    runs the product; a library's transposed convolution of 16-bit maps goes through the other layout and back, and
+    leaves it to what follows.
+    """
+
+    def __init__(self, plain: nn.ConvTranspose2d) -> None:
+        super().__init__()
+        side = plain.stride[0]
+        if plain.kernel_size != (side, side) or plain.stride != (side, side) or plain.bias is None:
+            raise ValueError(f"expected a transposed convolution of stride and kernel alike with a bias, found {plain}")
+        self.side = side
+        rows = plain.weight.detach().permute(2, 3, 1, 0).flatten(0, 2)
+        self.product = nn.Linear(plain.in_channels, len(rows), device=rows.device, dtype=rows.dtype)
+        self.product.weight = nn.Parameter(rows.contiguous())
+        self.product.bias = nn.Parameter(plain.bias.detach().repeat(side * side))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, out, side * h, side * w)."""
+        batch, _, height, width = x.shape
+        y = self.product(x.permute(0, 2, 3, 1)).reshape(batch, height, width, self.side, self.side, -1)
+        y = y.transpose(2, 3).reshape(batch, height * self.side, width * self.side, -1)
+        return y.permute(0, 3, 1, 2)
+
+
 class ResidualConvUnit(nn.Module):
     """conv2(relu(conv1(relu(x)))) + x.
 
@@ -143,6 +170,12 @@ class DPT(nn.Module):
             ]
         )
         self.scratch = Scratch(features, out_channels, outputs, rectified_skip=rectified_skip, unused_unit=unused_unit)
+
+    def enlarge_by_products(self) -> None:
+        """Make the transposed convolutions products, in place; see `ProductEnlarging`."""
+        for i, layer in enumerate(self.resize_layers):
+            if isinstance(layer, nn.ConvTranspose2d):
+                self.resize_layers[i] = ProductEnlarging(layer)
 
     def sum_in(self, dtype: torch.dtype) -> None:
         """Add and resize the fused maps in `dtype`, in place; float32 unless told otherwise.

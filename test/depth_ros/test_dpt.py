@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from depth_ros.model.dpt import DPT, Fusion, ResidualConvUnit, project
+from depth_ros.model.dpt import DPT, Fusion, ProductEnlarging, ResidualConvUnit, project
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -27,6 +27,21 @@ def test_the_residual_unit_with_a_rectified_skip_is_that_of_vggt(shared: Path) -
         unit.rectified_skip = False
         expected = arrays["rcu_out"] + arrays["rcu_in"].clamp(max=0)
         torch.testing.assert_close(unit(arrays["rcu_in"]), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("side", [2, 4])
+def test_enlarging_by_a_product_is_the_transposed_convolution(side: int) -> None:
+    plain = torch.nn.ConvTranspose2d(6, 5, side, stride=side)
+    x = noise(2, 6, 3, 7)
+    with torch.no_grad():
+        found = ProductEnlarging(plain)(x)
+        torch.testing.assert_close(found, plain(x), atol=1e-6, rtol=1e-5)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_transposed_convolution_that_overlaps_itself_is_no_product() -> None:
+    with pytest.raises(ValueError, match="stride and kernel alike"):
+        ProductEnlarging(torch.nn.ConvTranspose2d(6, 5, 3, stride=2))
 
 
 def test_fusion_resizes_after_its_last_convolution_as_it_would_before() -> None:

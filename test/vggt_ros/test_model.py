@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from aot_runtime.errors import InputError
-from depth_ros.model.dpt import ResidualConvUnit
+from depth_ros.model.dpt import ProductEnlarging, ResidualConvUnit
 from depth_ros.model.vision_transformer import Block
 from vggt_ros.config import CAMERA_ROUNDS, VGGT_1B, VggtConfig, from_dict
 from vggt_ros.deploy import DeployedVggt, Form, fastest_attention, inductor_options
@@ -334,7 +334,9 @@ def test_options_by_device(small_network: Any) -> None:
     """The choice of attention for CUDA is a preference: what cannot follow it computes the same."""
     assert inductor_options("cpu", Form()) == {}
     assert inductor_options("cuda:0", Form()) == {"layout_optimization": False}
-    assert inductor_options("cpu", Form(quantisation="int8-dynamic")) == {"freezing": False}
+    assert inductor_options("cpu", Form(quantisation="fp8")) == {"freezing": False}
+    fused = inductor_options("cpu", Form(quantisation="int8-dynamic"))
+    assert fused == {"freezing": False, "force_fuse_int_mm_with_mul": True}
     images = torch.rand(2, 3, 28, 42, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         plain = small_network(images)
@@ -387,7 +389,7 @@ def test_the_heads_stay_channels_last(vggt_golden: Any) -> None:
 
     for name, part in deployed.network.depth_head.named_modules():
         # The last 1x1 convolution is written as sums.
-        if isinstance(part, nn.Conv2d | nn.ConvTranspose2d) and name != "scratch.output_conv2.2":
+        if isinstance(part, nn.Conv2d | ProductEnlarging) and name != "scratch.output_conv2.2":
             part.register_forward_hook(watch(name))
     with torch.no_grad():
         deployed(vggt_golden.images("case_3x56x70"))
