@@ -18,6 +18,10 @@ from torch import Tensor, nn
 from aot_runtime.errors import InputError
 from bev_ros.tables import PoolingTables, TableTensors, join_tables
 
+SCATTERS = 16
+"""Of `PlanePooling`, at most. ONNX Runtime copies the map for each: pooling 6 x 112 x 16 x 44 points of 80 channels
+takes 68 ms on one core with a scatter for each depth bin, 45 ms with 16, and 40 ms with one, of the whole volume."""
+
 
 def pool(
     depth: Tensor,
@@ -83,9 +87,10 @@ class Pooling(nn.Module):
 
 
 class PlanePooling(nn.Module):
-    """The same for ONNX, whose runtimes have no fast embedding bag: one scatter of additions for each depth bin.
+    """The same for ONNX, whose runtimes have no fast embedding bag: a scatter of additions for each few depth bins.
 
-    Sums are of the same terms, in order of depth, camera, pixel.
+    Sums are of the same terms, in order of depth, camera, pixel. At most a `SCATTERS`th of the volume of depth times
+    context is there at a time.
 
     Args:
         map_shape: as of `Pooling`.
@@ -104,8 +109,11 @@ class PlanePooling(nn.Module):
         weights = depth.transpose(0, 1).reshape(depth.shape[1], -1, 1)
         # A cell beyond the last takes what lies outside the grid.
         total = rows.new_zeros(cells + 1, rows.shape[1])
-        for plane in range(depth.shape[1]):
-            total = total.index_add(0, planes[plane], rows * weights[plane])
+        bins = depth.shape[1]
+        step = -(-bins // SCATTERS)
+        for first in range(0, bins, step):
+            values = (weights[first : first + step] * rows).reshape(-1, rows.shape[1])
+            total.index_add_(0, planes[first : first + step].reshape(-1), values)
         return as_map(total[:cells], self.map_shape)
 
 

@@ -13,6 +13,7 @@ import torch
 from safetensors.numpy import load_file
 
 from aot_runtime.errors import InputError
+from bev_ros import pooling
 from bev_ros.grid import RULES, BevGrid
 from bev_ros.pooling import PlanePooling, Pooling, pool
 from bev_ros.tables import PoolingTables, sort_points
@@ -72,6 +73,16 @@ def test_goldens(name: str, rule: str, keep_z: bool, case: Callable[..., Case]) 
         # Tables filled up to a fixed size.
         filled = tables.tensors(points=tables.points + 100)
         one.check(Pooling(one.map_shape)(depth, context, *filled).numpy(), wanted)
+
+
+@pytest.mark.parametrize("scatters", [1, 2, 3, 16])
+def test_however_many_planes_are_scattered_at_a_time(
+    scatters: int, case: Callable[..., Case], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = case("small")
+    monkeypatch.setattr(pooling, "SCATTERS", scatters)
+    planes = torch.from_numpy(one.tables[0].planes())
+    one.check(PlanePooling(one.map_shape)(one.depth[0], one.context[0], planes).numpy(), one.wanted[0])
 
 
 def test_a_batch_of_one_calibration(case: Callable[..., Case]) -> None:
