@@ -63,12 +63,15 @@ class ArtifactChain(Chain):
 
     Without an artifact of the pooling the library's own is taken.
 
+    Attributes:
+        models: the artifacts, as given.
+
     Raises:
         ArtifactError: a file is no BEV encoder's, parts are missing or double, or come from different encoders.
     """
 
     def __init__(self, models: Sequence[CompiledModel]) -> None:
-        self._models = list(models)
+        self.models = tuple(models)
         self._parts: dict[str, CompiledModel] = {}
         for model in models:
             part = _part_of(model)
@@ -108,7 +111,7 @@ class ArtifactChain(Chain):
             return
         raise ArtifactError(
             f"expected a fused artifact, or the parts {' and '.join(sorted(wanted))} (and pool), found "
-            f"{', '.join(sorted(found))} in {', '.join(str(model.path) for model in self._models)}",
+            f"{', '.join(sorted(found))} in {', '.join(str(model.path) for model in self.models)}",
             "give all files of one export_bev --split-stages",
         )
 
@@ -137,7 +140,7 @@ class ArtifactChain(Chain):
             return join_heights(rows) if self.config.keep_z else rows
 
     def close(self) -> None:
-        for model in self._models:
+        for model in self.models:
             model.close()
 
 
