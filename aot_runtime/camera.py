@@ -117,6 +117,14 @@ class Camera:
         return replace(self, matrix=grid.applied_to(self.matrix), projection=grid.applied_to(self.projection))
 
 
+def info_key(info: Any) -> bytes:
+    """Everything that a CameraInfo says of the camera: equal for equal calibrations, whatever their stamps."""
+    told = (info.width, info.height, info.distortion_model, info.binning_x, info.binning_y, info.roi)
+    return repr(told).encode() + b"".join(
+        np.asarray(part, np.float64).tobytes() for part in (info.d, info.k, info.r, info.p)
+    )
+
+
 def camera_from_info(info: Any, width: int, height: int, *, rectified: bool = True) -> Camera:
     """The camera of an image of width x height pixels from a `sensor_msgs/CameraInfo` (of rclpy or of rosbags).
 

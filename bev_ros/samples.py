@@ -55,6 +55,10 @@ class SampleSource(Protocol):
         """What is read and with which options that change the samples: equal for equal samples, wherever they lie."""
 
     @property
+    def calibration(self) -> str:
+        """Where the cameras' matrices and poses come from, in words."""
+
+    @property
     def warnings(self) -> Sequence[str]:
         """What one should know about the whole: images that belong to no sample, settings that were guessed."""
 

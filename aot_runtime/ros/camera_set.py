@@ -25,7 +25,7 @@ import numpy as np
 from rclpy.clock import Clock, ClockType
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from aot_runtime.camera import Camera, Size, camera_from_info, info_size
+from aot_runtime.camera import Camera, Size, camera_from_info, info_key, info_size
 from aot_runtime.errors import InputError
 from aot_runtime.ros.clock import StampGuard
 from aot_runtime.ros.messages import image_to_array, image_view, pixel_format
@@ -104,11 +104,7 @@ class Calibrations:
     def add(self, info: Any) -> None:
         """Takes a message."""
         size = info_size(info)
-        told = repr((info.width, info.height, info.distortion_model, info.binning_x, info.binning_y, info.roi))
-        key = told.encode() + b"".join(
-            np.asarray(part, np.float64).tobytes() for part in (info.d, info.k, info.r, info.p)
-        )
-        self._infos[size] = (key, info)
+        self._infos[size] = (info_key(info), info)
         self._infos.move_to_end(size)
         while len(self._infos) > _SIZES_KEPT:
             self._infos.popitem(last=False)

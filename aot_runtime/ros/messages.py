@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from aot_runtime.errors import InputError
 from aot_runtime.ros import exotic
+from aot_runtime.transforms import to_matrix
 
 if TYPE_CHECKING:  # messages of a bag are decoded here without ROS too
     from builtin_interfaces.msg import Time
@@ -87,6 +89,18 @@ def ns_to_stamp(ns: int) -> Time:
     from builtin_interfaces.msg import Time
 
     return Time(sec=int(ns // NS_PER_S), nanosec=int(ns % NS_PER_S))
+
+
+def transform_entries(msg: Any) -> Iterable[tuple[str, str, np.ndarray, int]]:
+    """Parent, child, matrix parent <- child and stamp [ns] of each transform in a TFMessage (of rclpy or of rosbags).
+
+    Raises:
+        InputError: while it yields, at one that is malformed.
+    """
+    for one in msg.transforms:
+        shift, turn = one.transform.translation, one.transform.rotation
+        matrix = to_matrix((shift.x, shift.y, shift.z), (turn.x, turn.y, turn.z, turn.w))
+        yield one.header.frame_id, one.child_frame_id, matrix, stamp_to_ns(one.header.stamp)
 
 
 def payload_view(data: Any) -> np.ndarray:

@@ -13,9 +13,9 @@ from geometry_msgs.msg import Transform, TransformStamped
 from std_msgs.msg import Header
 
 from aot_runtime.errors import InputError
-from aot_runtime.ros.messages import ns_to_stamp, stamp_to_ns
+from aot_runtime.ros.messages import ns_to_stamp, transform_entries
 from aot_runtime.ros.qos import latched_qos, no_complaints, output_qos
-from aot_runtime.transforms import TransformBuffer, to_matrix, to_parts
+from aot_runtime.transforms import TransformBuffer, to_parts
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -39,18 +39,6 @@ def message_type() -> Any:
             "expected the package tf2_msgs, found none", "install ros-<distro>-tf2-msgs, or run: make setup"
         ) from None
     return TFMessage
-
-
-def transform_entries(msg: Any) -> Iterable[tuple[str, str, np.ndarray, int]]:
-    """Parent, child, matrix parent <- child and stamp [ns] of each transform in a TFMessage (of rclpy or of rosbags).
-
-    Raises:
-        InputError: while it yields, at one that is malformed.
-    """
-    for one in msg.transforms:
-        shift, turn = one.transform.translation, one.transform.rotation
-        matrix = to_matrix((shift.x, shift.y, shift.z), (turn.x, turn.y, turn.z, turn.w))
-        yield one.header.frame_id, one.child_frame_id, matrix, stamp_to_ns(one.header.stamp)
 
 
 class TransformListener:

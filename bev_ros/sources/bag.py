@@ -68,6 +68,7 @@ class BagSource:
         self._path = path
         self._matching = matching or Matching()
         frames = frames or BagFrames()
+        self._calibration = frames.calibration
         self._rig = read_rig(frames.calibration) if frames.calibration else None
         with open_bag(path, rosbag1=True) as reader:
             types = [(connection.topic, connection.msgtype) for connection in reader.connections]
@@ -107,6 +108,11 @@ class BagSource:
             f"bag {self._name}, {cameras}, {self._matching}, frame {moving.base_frame}, fixed frame "
             f"{moving.fixed_frame or 'none'}{rig}"
         )
+
+    @property
+    def calibration(self) -> str:
+        """A file by name, or the bag."""
+        return self._calibration.name if self._calibration else "camera_info and tf of the bag"
 
     @property
     def warnings(self) -> Sequence[str]:

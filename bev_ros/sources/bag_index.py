@@ -13,15 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from aot_runtime.bags import MessageReader, bag_messages, open_bag
-from aot_runtime.camera import Camera, Size, camera_from_info, info_size
+from aot_runtime.camera import Camera, Size, camera_from_info, info_key, info_size
 from aot_runtime.errors import InputError
 from aot_runtime.ros.clock import StampGuard
-from aot_runtime.ros.messages import stamp_to_ns
+from aot_runtime.ros.messages import transform_entries
 from aot_runtime.ros.sync import Match, Synchronizer
-from aot_runtime.transforms import TransformBuffer, to_matrix
+from aot_runtime.transforms import TransformBuffer
 from bev_ros.sources.bag_topics import CameraTopics
 from bev_ros.sources.matching import Matching
 
@@ -55,8 +53,7 @@ class RecordedInfos:
 
     def add(self, received_ns: int, info: Any) -> None:
         """Takes one, in recorded order."""
-        told = repr((info.width, info.height, info.distortion_model, info.binning_x, info.binning_y, info.roi)).encode()
-        key = told + b"".join(np.asarray(part, np.float64).tobytes() for part in (info.d, info.k, info.r, info.p))
+        key = info_key(info)
         size = info_size(info)
         same = [entry for entry in self._entries if entry[1] == size]
         if not same or same[-1][2] != key:
@@ -195,11 +192,10 @@ def index_bag(path: Path, cameras: Sequence[CameraTopics], matching: Matching) -
 
 
 def _add_transforms(index: BagIndex, msg: Any, static: bool) -> None:
+    """Each by itself, so that a malformed one does not spoil those behind it."""
     for one in msg.transforms:
         try:
-            shift, turn = one.transform.translation, one.transform.rotation
-            matrix = to_matrix((shift.x, shift.y, shift.z), (turn.x, turn.y, turn.z, turn.w))
-            stamp_ns = stamp_to_ns(one.header.stamp)
-            index.transforms.set(one.header.frame_id, one.child_frame_id, matrix, stamp_ns, static=static)
+            for parent, child, matrix, stamp_ns in transform_entries(type(msg)([one])):
+                index.transforms.set(parent, child, matrix, stamp_ns, static=static)
         except InputError:
             index.counts["malformed transforms"] += 1

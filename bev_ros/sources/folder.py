@@ -76,6 +76,7 @@ class FolderSource:
         if calibration is None:
             calibration = next((root / name for name in _CALIBRATIONS if (root / name).is_file()), None)
         self._root = root
+        self._calibration = calibration
         self._rig = read_rig(calibration) if calibration else None
         self._wanted = tuple(cameras)
         self._scenes = read_splits(splits_file, root)
@@ -90,6 +91,11 @@ class FolderSource:
     def identity(self) -> str:
         """The cameras that were asked for."""
         return f"folder of samples, {', '.join(self._wanted) or 'all cameras'}"
+
+    @property
+    def calibration(self) -> str:
+        """The common file, if there is one, by name."""
+        return f"{self._calibration.name} and the samples" if self._calibration else "the samples"
 
     @property
     def warnings(self) -> Sequence[str]:

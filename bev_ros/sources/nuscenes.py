@@ -105,6 +105,11 @@ class NuScenesSource:
         return f"nuScenes format, {self.version}, {', '.join(self._cameras)}, poses {moment}"
 
     @property
+    def calibration(self) -> str:
+        """The table."""
+        return "calibrated_sensor and ego_pose of the data set"
+
+    @property
     def warnings(self) -> Sequence[str]:
         """Scenes of the splits file that are not in this version."""
         there = self._scenes

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,13 @@ class SourceOptions:
     base_frame: str = ""
     fixed_frame: str = AUTO
     rectified: bool | None = None
+
+    def resolved(self) -> SourceOptions:
+        """The same with absolute paths, for a process in another folder."""
+        splits_file, calibration = (
+            None if path is None else path.resolve() for path in (self.splits_file, self.calibration)
+        )
+        return replace(self, splits_file=splits_file, calibration=calibration)
 
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
