@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -109,3 +110,28 @@ def lss_golden(shared: Path) -> LssGolden:
     for name in ("bda_mat", "bev_trunc_float64", "bev_floor_float64", "fpn_feature"):
         case[name] = case[name][0]
     return LssGolden(config, load_file(folder / "lss_tiny_weights.safetensors"), case)
+
+
+@pytest.fixture(scope="session")
+def lss_artifact(artifact_cache: Path, lss_golden: LssGolden) -> Callable[[str], Path]:
+    """lss_artifact(suffix): the golden's encoder, fused."""
+    from bev_artifacts import SOURCES
+    from small_artifacts import cached
+
+    from aot_runtime.checkpoint import state_digest
+    from aot_runtime.manifest import CheckpointInfo
+    from bev_ros.artifact import export_part
+
+    def get(suffix: str) -> Path:
+        encoder = lss_golden.encoder()
+        key = state_digest(encoder.state_dict()) + json.dumps(encoder.config.to_json(), sort_keys=True)
+        checkpoint = CheckpointInfo("lss_tiny_weights.safetensors", "0" * 64, "MIT")
+        return cached(
+            artifact_cache,
+            f"bev_lss_{hashlib.sha256(key.encode()).hexdigest()[:8]}",
+            suffix,
+            SOURCES,
+            lambda path: export_part(encoder, "fused", path, checkpoint=checkpoint, progress=False),
+        )
+
+    return get
