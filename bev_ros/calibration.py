@@ -68,6 +68,8 @@ class CameraCalibration:
                 f"{what}, found {matrix.tolist()}",
                 "repair the camera's calibration",
             )
+        if not isinstance(self.model, str):
+            raise InputError(f"expected the name of a distortion model of {what}, found {self.model!r:.100}")
         pose = checked_pose(self.sensor_to_ego, f"sensor_to_ego of {what}")
         try:
             distortion = tuple(float(value) for value in self.distortion)
@@ -111,13 +113,15 @@ class Rig:
         frame: the vehicle's frame that `sensor_to_ego` leads to.
 
     Raises:
-        InputError: no camera, or two of a name.
+        InputError: no camera, two of a name, or no frame.
     """
 
     cameras: tuple[CameraCalibration, ...]
     frame: str = DEFAULT_FRAME
 
     def __post_init__(self) -> None:
+        if not isinstance(self.frame, str) or not self.frame:
+            raise InputError(f"expected the name of a frame, found {self.frame!r:.100}")
         object.__setattr__(self, "cameras", tuple(self.cameras))
         if not self.cameras or len(set(self.names)) != len(self.cameras):
             raise InputError(f"expected one or more cameras of different names, found {list(self.names)}")
@@ -193,7 +197,7 @@ class Rig:
         if unknown:
             raise InputError(f"expected schema, frame and cameras, found {', '.join(unknown)} in {source}")
         try:
-            return cls(tuple(_camera(entry) for entry in told["cameras"]), str(told.get("frame", DEFAULT_FRAME)))
+            return cls(tuple(_camera(entry) for entry in told["cameras"]), told.get("frame", DEFAULT_FRAME))
         except InputError as error:
             raise InputError(f"{error.reason} in {source}", error.remedy) from error
 
@@ -299,9 +303,15 @@ def _camera(entry: Any) -> CameraCalibration:
         entry["height"],
         _matrix(entry, name),
         _pose(entry, name),
-        tuple(entry.get("distortion") or ()),
-        str(entry.get("model") or ""),
+        _coefficients(entry.get("distortion"), name),
+        entry.get("model") or "",
     )
+
+
+def _coefficients(given: Any, name: Any) -> tuple[float, ...]:
+    if given is not None and not isinstance(given, list):
+        raise InputError(f"expected a list as distortion of camera {name!r}, found {given!r:.100}")
+    return tuple(given or ())
 
 
 def _matrix(entry: Mapping[str, Any], name: Any) -> npt.NDArray[np.float64]:

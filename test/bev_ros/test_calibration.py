@@ -161,6 +161,9 @@ def entry(**changes: Any) -> dict[str, Any]:
         ({"cameras": [entry(sensor_to_ego=None, translation=[0, 0, 0])]}, "`sensor_to_ego`"),
         ({"cameras": [entry(sensor_to_ego=None, translation=[0, 0, 0], rotation=[0, 0, 0, 2])]}, "length 1"),
         ({"cameras": [entry(distortion=["x"])]}, "numbers"),
+        ({"cameras": [entry(distortion=True)]}, "a list as distortion"),
+        ({"cameras": [entry(model=3)]}, "distortion model"),
+        ({"cameras": [entry()], "frame": 3}, "name of a frame"),
     ],
 )
 def test_malformed_files_are_refused_by_name(tmp_path: Path, told: Any, message: str) -> None:

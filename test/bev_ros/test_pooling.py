@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from bev_rigs import ring
 from safetensors.numpy import load_file
 
 from aot_runtime.errors import InputError
 from bev_ros import pooling
+from bev_ros.geometry import Frustum
 from bev_ros.grid import RULES, BevGrid
-from bev_ros.pooling import PlanePooling, Pooling, pool
-from bev_ros.tables import PoolingTables, sort_points
+from bev_ros.pooling import PlanePooling, Pooling, pixel_rows, pool
+from bev_ros.tables import PoolingTables, build_tables, sort_points
 
 NAMES = ("small", "zbins", "all_out", "one_cell")
+BOUNDS = (-50.0, 50.0, 1.0)
 BATCH0 = ("ranks_depth", "ranks_feat", "ranks_bev", "interval_starts", "interval_lengths")
 
 
@@ -101,6 +105,52 @@ def test_channels_last_gives_the_same(case: Callable[..., Case]) -> None:
     one = case("small")
     context = one.context[0].contiguous(memory_format=torch.channels_last)
     assert torch.equal(pool(one.depth[0], context, one.tables[0]), pool(one.depth[0], one.context[0], one.tables[0]))
+
+
+def test_gradients(case: Callable[..., Case]) -> None:
+    """Of depth and context, against the definition: for those who train an encoder."""
+    one = case("small")
+    depth, context = (tensor[0].double().requires_grad_() for tensor in (one.depth, one.context))
+    assert torch.autograd.gradcheck(lambda d, c: pool(d, c, one.tables[0]), (depth, context))
+
+
+def test_much_faster_than_a_loop_or_the_volume() -> None:
+    """The accepted ratios, at full size and 80 channels, in CPU time; benchmarks/bev_pooling.py has the numbers."""
+    tables = build_tables(ring(), Frustum((256, 704), 16, (2.0, 58.0, 0.5)), BevGrid(BOUNDS, BOUNDS, (-10, 10, 20)))
+    depth, context = torch.rand(tables.shape), torch.rand(6, 80, 16, 44)
+    cells, rows, values = tables.planes(), pixel_rows(context), depth.flatten()
+    n, d, h, w = tables.shape
+    flat = torch.from_numpy(cells.reshape(d, n, h * w).transpose(1, 0, 2).reshape(-1).copy())
+    tensors = tables.tensors()
+
+    def volume() -> None:
+        lifted = (depth[..., None] * context.permute(0, 2, 3, 1)[:, None]).reshape(-1, 80)
+        torch.zeros(tables.cells + 1, 80).index_add_(0, flat, lifted)
+
+    part = 20_000
+    listed = list(zip(tables.ranks_bev[:part].tolist(), tables.ranks_feat[:part].tolist(), range(part)))
+    total = torch.zeros(tables.cells, 80)
+
+    def loop() -> None:
+        for cell, pixel, point in listed:
+            total[cell] += values[point] * rows[pixel]
+
+    ours = cpu_time(lambda: pool(depth, context, tensors, tables.map_shape))
+    assert cpu_time(volume, 2) > 5 * ours
+    assert cpu_time(loop, 1) * tables.points / part > 50 * ours
+
+
+def cpu_time(call: Callable[[], object], runs: int = 5) -> float:
+    """Seconds of this process's CPU time, the best of several runs, on one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    best = float("inf")
+    for _ in range(runs):
+        start = time.process_time()
+        call()
+        best = min(best, time.process_time() - start)
+    torch.set_num_threads(threads)
+    return best
 
 
 def spoiled(what: str, depth: torch.Tensor, context: torch.Tensor, tables: PoolingTables) -> tuple[Any, ...]:
