@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +26,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from aot_runtime.camera import Camera, Size, camera_from_info, info_key, info_size
 from aot_runtime.errors import InputError
+from aot_runtime.ros.calibrations import Calibrations
 from aot_runtime.ros.clock import StampGuard
 from aot_runtime.ros.messages import image_to_array, image_view, pixel_format
 from aot_runtime.ros.model_node import ModelNode
@@ -37,7 +37,6 @@ from aot_runtime.ros.sync import Match, Synchronizer
 CAMERA_STAGES = ("receive", "match", "infer", "publish")
 """Stages of a node with a `CameraSet`, which counts the first two; see `HealthMonitor`."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-_SIZES_KEPT = 4
 _SILENT_S = 1.0
 
 
@@ -87,52 +86,6 @@ class CameraMatch:
     missing: tuple[str, ...]
     reasons: dict[str, str]
     resized: tuple[str, ...] = ()
-
-
-class Calibrations:
-    """What a camera's CameraInfos say, by image size: the newest one of a size counts, whatever its stamp.
-
-    Attributes:
-        newest: the message that came last; None before the first.
-    """
-
-    def __init__(self) -> None:
-        self.newest: Any = None
-        self._infos: OrderedDict[Size, tuple[bytes, Any]] = OrderedDict()
-        self._cameras: dict[tuple[Size, bool], tuple[bytes, Camera]] = {}
-
-    def add(self, info: Any) -> None:
-        """Takes a message."""
-        size = info_size(info)
-        self._infos[size] = (info_key(info), info)
-        self._infos.move_to_end(size)
-        while len(self._infos) > _SIZES_KEPT:
-            self._infos.popitem(last=False)
-        self.newest = info
-
-    def camera(self, size: Size, *, rectified: bool) -> Camera:
-        """The camera of images of (width, height) pixels.
-
-        Raises:
-            InputError: none came, none for this size, or it is of no use; see `camera_from_info`.
-        """
-        found = self._infos.get(size)
-        if found is None:
-            told = "one for " + " and ".join(f"{w}x{h}" for w, h in self.sizes) if self._infos else "none yet"
-            raise InputError(
-                f"expected camera_info for {size[0]}x{size[1]} pixels, found {told}",
-                "publish it beside the images, or correct the remapping",
-            )
-        key, info = found
-        known = self._cameras.get((size, rectified))
-        if known is None or known[0] != key:
-            known = self._cameras[(size, rectified)] = (key, camera_from_info(info, *size, rectified=rectified))
-        return known[1]
-
-    @property
-    def sizes(self) -> tuple[Size, ...]:
-        """Sizes that are known, the newest last."""
-        return tuple(self._infos)
 
 
 @dataclass
@@ -212,17 +165,17 @@ class CameraSet:
             node, self._work, num_threads=num_threads, noun="match"
         )
         age_ns = round(node.value("max_input_age") * 1e9)
-        kind = CompressedImage if transport == "compressed" else Image
+        self._kind = CompressedImage if transport == "compressed" else Image
         self._sources = {name: _Source(StampGuard(max_age_ns=age_ns), Calibrations(), []) for name in names}
         for name, source in self._sources.items():
-            self._subscribe(name, source, kind)
+            self._subscribe(name, source)
         node.health.count_drops_of(self._drops)
         node.watch_time(lambda: self._start_anew(None))
         self._timer = node.create_timer(
             max(0.005, patience_ns * 1e-9 / 4), self._poll, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
 
-    def _subscribe(self, name: str, source: _Source, kind: Any) -> None:
+    def _subscribe(self, name: str, source: _Source) -> None:
         node, infos = self._node, source.calibrations
 
         def on_image(msg: Any) -> None:
@@ -231,7 +184,7 @@ class CameraSet:
         topic = f"~/{name}/camera_info"
         source.subscriptions += [
             node.create_subscription(
-                kind, f"~/{name}/image", on_image, image_input_qos(), qos_overriding_options=overridable()
+                self._kind, f"~/{name}/image", on_image, image_input_qos(), qos_overriding_options=overridable()
             ),
             node.create_subscription(
                 CameraInfo, topic, infos.add, image_input_qos(), qos_overriding_options=overridable()
@@ -273,7 +226,7 @@ class CameraSet:
         for name, source in self._sources.items():
             parts = [f"missing: {source.missing}"] if source.missing else []
             if source.received < self._began:
-                parts.append(f"no image on ~/{name}/image yet")
+                parts.append(self._why_silent(source))
             elif now - source.received > _SILENT_S:
                 parts.append(f"silent for {now - source.received:.1f} s")
             else:
@@ -283,6 +236,17 @@ class CameraSet:
             parts.append(f"{source.matched} used, {source.missed} missed")
             found[f"camera {name}"] = "; ".join(parts)
         return found
+
+    def _why_silent(self, source: _Source) -> str:
+        if not source.subscriptions:
+            return "closed"
+        topic, wanted = source.subscriptions[0].topic_name, f"sensor_msgs/msg/{self._kind.__name__}"
+        found = sorted({info.topic_type for info in self._node.get_publishers_info_by_topic(topic)})
+        if not found:
+            return f"nobody publishes {topic}"
+        if wanted not in found:
+            return f"{topic} carries {' and '.join(found)}, not {wanted}"
+        return f"no image on {topic} yet"
 
     # -- executor's thread ---------------------------------------------------------------------------------------------
 

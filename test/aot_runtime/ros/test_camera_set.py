@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -117,11 +118,22 @@ def test_a_camera_that_is_silent_is_missing_after_the_patience(ros: Any, start: 
     assert match.missing == ("front",)
     assert "no image in time" in match.reasons["front"]
     assert "missing cameras: front (no image in time)" in node.health.warnings["cameras"]
-    assert "no image on ~/front/image yet" in node.health.report().values["camera front"]
+    assert "no image on /rig/front/image yet" in node.health.report().values["camera front"]
     rig.send(all_pictures(3), 1)
     assert ros.until(lambda: len(node.matches) == 2)
     assert not node.matches[1].missing
     assert "cameras" not in node.health.warnings
+
+
+def test_silence_is_explained(start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    node, _ = start(info=False)
+    assert "no image on /rig/left/image yet" in node._cameras.details()["camera left"]
+    other = SimpleNamespace(topic_type="sensor_msgs/msg/CompressedImage")
+    monkeypatch.setattr(node, "get_publishers_info_by_topic", lambda topic: [other])  # of another process
+    told = node._cameras.details()["camera left"]
+    assert told.startswith("/rig/left/image carries sensor_msgs/msg/CompressedImage, not sensor_msgs/msg/Image")
+    monkeypatch.setattr(node, "get_publishers_info_by_topic", lambda topic: [])
+    assert node._cameras.details()["camera left"].startswith("nobody publishes /rig/left/image")
 
 
 def test_too_few_cameras_and_required_ones(ros: Any, start: Callable[..., Any]) -> None:
