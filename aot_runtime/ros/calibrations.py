@@ -6,9 +6,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any
 
-import numpy as np
-
-from aot_runtime.camera import Camera, Size, camera_from_info, info_size
+from aot_runtime.camera import Camera, Size, camera_from_info, info_key, info_size
 from aot_runtime.errors import InputError
 
 _SIZES_KEPT = 4

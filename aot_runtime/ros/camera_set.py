@@ -24,7 +24,7 @@ import numpy as np
 from rclpy.clock import Clock, ClockType
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from aot_runtime.camera import Camera, Size, camera_from_info, info_key, info_size
+from aot_runtime.camera import Camera, Size
 from aot_runtime.errors import InputError
 from aot_runtime.ros.calibrations import Calibrations
 from aot_runtime.ros.clock import StampGuard
