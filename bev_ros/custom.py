@@ -121,10 +121,10 @@ def _try(module: torch.nn.Module, config: BevConfig) -> None:
     if not isinstance(found, tuple | list) or len(found) != 2:
         raise InputError(f"expected depth and context from {config.custom_encoder}, found {type(found).__name__}")
     for (name, shape), tensor in zip(wanted.items(), found):
-        told = (
-            (tuple(tensor.shape), tensor.dtype.is_floating_point) if isinstance(tensor, torch.Tensor) else type(tensor)
-        )
-        if told != (shape, True):
+        if not isinstance(tensor, torch.Tensor):
+            raise InputError(f"expected a tensor {name} from {config.custom_encoder}, found {type(tensor).__name__}")
+        if tuple(tensor.shape) != shape or not tensor.dtype.is_floating_point:
             raise InputError(
-                f"expected {name} of shape {shape} and a float dtype from {config.custom_encoder}, found {told}"
+                f"expected {name} of shape {shape} and a float dtype from {config.custom_encoder}, found "
+                f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
             )

@@ -36,7 +36,7 @@ _FIELDS = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0 success, 1 the export failed, 2 an argument or file is wrong."""
+    """0 success, 2 the export was refused, or an argument or file is wrong."""
     return run_command(_parser(), argv, _run)
 
 
