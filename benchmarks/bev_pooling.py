@@ -55,14 +55,16 @@ CHANNELS = (80, 256)
 RANDOM_KEPT = 0.884
 """The share of points in the grid, as in the measurements of others."""
 GRAPH_CALLS = 10
-SWEEP = [
-    (lanes, points, warps)
-    for lanes in (16, 32, 64, 128, 256)
-    for points in (8, 16, 32, 64)
-    for warps in (1, 2, 4, 8)
-    if 4 <= lanes * points / (32 * warps) <= 64
+Block = tuple[int, int, int, int]
+"""Cells, points, lanes and warps of a program of the kernel."""
+SWEEP: list[Block] = [
+    (cells, points, lanes, warps)
+    for cells in (1, 2, 4)
+    for points in (4, 8, 16, 32)
+    for lanes in (32, 64, 128)
+    for warps in (1, 2, 4)
+    if 16 <= cells * points * lanes / (32 * warps) <= 64
 ]
-"""Lanes, points and warps of the kernel: such that a thread has 4 to 64 sums."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def in_a_loop(depth: Tensor, context: Tensor, tables: PoolingTables) -> Tensor:
 
 
 def variants(
-    depth: Tensor, context: Tensor, tables: PoolingTables, blocks: list[tuple[int, int, int]]
+    depth: Tensor, context: Tensor, tables: PoolingTables, blocks: list[Block]
 ) -> dict[str, Callable[[], Tensor]]:
     """Calls by name; all that depends on the calibration alone is prepared."""
     device = depth.device
@@ -123,20 +125,21 @@ def variants(
         return {"loop": lambda: in_a_loop(depth, context, tables)} | found
     from bev_ros import pooling_kernels
 
-    def kernel(lanes: int, points: int, warps: int) -> Callable[[], Tensor]:
+    def kernel(cells: int, points: int, lanes: int, warps: int) -> Callable[[], Tensor]:
         def call() -> Tensor:
             rows = pixel_rows(context).contiguous()
             out = rows.new_empty((tables.cells, rows.shape[1]))
-            options = {"lanes": lanes, "points": points, "warps": warps}
+            options = {"cells": cells, "points": points, "lanes": lanes, "warps": warps}
             pooling_kernels.launch(pooling_kernels._pool, depth, rows, *on_device, out, **options)
             return as_map(out, tables.map_shape)
 
         return call
 
-    chosen = (pooling_kernels.LANES, pooling_kernels.POINTS, pooling_kernels.WARPS)
-    found["kernel"] = kernel(*chosen)
+    found["kernel"] = kernel(
+        pooling_kernels.CELLS, pooling_kernels.POINTS, pooling_kernels.LANES, pooling_kernels.WARPS
+    )
     for block in blocks:
-        found["kernel {}x{} {} warps".format(*block)] = kernel(*block)
+        found["kernel {} cells {} points {} lanes {} warps".format(*block)] = kernel(*block)
     return found
 
 
@@ -190,7 +193,7 @@ def extra_mib(call: Callable[[], object]) -> float:
 
 
 def measure_case(
-    layout: str, channels: int, dtype: torch.dtype, device: str, runs: int, blocks: list[tuple[int, int, int]]
+    layout: str, channels: int, dtype: torch.dtype, device: str, runs: int, blocks: list[Block]
 ) -> list[Row]:
     tables = make_tables(layout)
     n, _, h, w = tables.shape

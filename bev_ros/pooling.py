@@ -130,8 +130,8 @@ def as_map(rows: Tensor, map_shape: Sequence[int]) -> Tensor:
 def kernel_for(suffix: str, device: str) -> bool:
     """Whether an artifact (".pt2", ".onnx", ".engine") for a device should contain the kernel, see `pool`.
 
-    The embedding bag takes 0.11 ms on an H200 for 6 x 112 x 16 x 44 points of 80 channels, several times what the
-    kernel does.
+    On CUDA the embedding bag takes one point after the other: 0.11 ms on an H200 for 6 x 112 x 16 x 44 points of 80
+    channels, and 0.25 ms for 256.
     """
     return suffix == ".pt2" and device.startswith("cuda") and find_spec("triton") is not None
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pooling as a Triton kernel for CUDA, float16 or float32; sums are float32.
 
-An embedding bag runs one block of threads for each few channels of a bag and walks through its points one after the
-other. Here a program has one cell and up to `LANES` channels, and takes many of the cell's points at a time, each lane
-with its own sum, which are added up at the end: fixed order, no atomics, the same bits every time. While the features
-of some points are on their way, the tables and the depth of the next ones are fetched.
+An embedding bag walks through the points of a bag one after the other. Here a program has a few cells and some
+channels, and takes several points of each cell at a time, each with its own sums, which are added up at the end: fixed
+order, no atomics, the same bits every time. While the features of some points are on their way, the tables and the
+depth of the next ones are fetched.
 
 Imported only where a CUDA device compiles the artifact; the compiled kernel travels inside the `.pt2`. What it computes
 is defined by `bev_ros.pooling`, with which the export compares it.
@@ -19,10 +19,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
-LANES = 128
-"""Channels of a program, at most."""
-POINTS, WARPS = 32, 4
-"""Points that a program takes at a time, and its warps."""
+CELLS, POINTS, LANES, WARPS = 1, 16, 128, 2
+"""Of a program: its cells, points of each at a time, channels at most, warps. Powers of two."""
 
 
 @triton.jit
@@ -36,37 +34,44 @@ def _points(depth_ptr, ranks_feat_ptr, ranks_depth_ptr, place, end):
 
 @triton.jit
 def _pool(
-    depth_ptr, rows_ptr, ranks_feat_ptr, ranks_depth_ptr, offsets_ptr, out_ptr,
-    CHANNELS: tl.constexpr, LANES: tl.constexpr, POINTS: tl.constexpr,
+    depth_ptr, rows_ptr, ranks_feat_ptr, ranks_depth_ptr, offsets_ptr, out_ptr, count,
+    CHANNELS: tl.constexpr, CELLS: tl.constexpr, POINTS: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
-    """One cell, LANES channels."""
-    cell = tl.program_id(0)
+    """CELLS of `count` cells, LANES channels; slot s has every POINTS-th point of cell s // POINTS."""
+    first_cell = tl.program_id(0) * CELLS
     lanes = tl.program_id(1) * LANES + tl.arange(0, LANES)
     real = lanes < CHANNELS
-    begin, end = tl.load(offsets_ptr + cell), tl.load(offsets_ptr + cell + 1)
-    slots = tl.arange(0, POINTS)
-    total = tl.zeros((POINTS, LANES), tl.float32)
-    pixel, weight = _points(depth_ptr, ranks_feat_ptr, ranks_depth_ptr, begin + slots, end)
-    for first in range(begin, end, POINTS):
-        mask = ((first + slots) < end)[:, None] & real[None, :]
+    slots = tl.arange(0, CELLS * POINTS)
+    cell = first_cell + slots // POINTS
+    begin = tl.load(offsets_ptr + cell, mask=cell < count, other=0)
+    end = tl.load(offsets_ptr + cell + 1, mask=cell < count, other=0)
+    longest = tl.max(end - begin, 0)
+    place = begin + slots % POINTS
+    total = tl.zeros((CELLS * POINTS, LANES), tl.float32)
+    pixel, weight = _points(depth_ptr, ranks_feat_ptr, ranks_depth_ptr, place, end)
+    for _ in range(0, longest, POINTS):
+        mask = (place < end)[:, None] & real[None, :]
         tile = tl.load(rows_ptr + pixel[:, None] * CHANNELS + lanes[None, :], mask=mask, other=0.0)
-        pixel, later = _points(depth_ptr, ranks_feat_ptr, ranks_depth_ptr, first + POINTS + slots, end)
+        place += POINTS
+        pixel, later = _points(depth_ptr, ranks_feat_ptr, ranks_depth_ptr, place, end)
         total += weight[:, None] * tile.to(tl.float32)
         weight = later
-    where = out_ptr + cell * CHANNELS + lanes
-    tl.store(where, tl.sum(total, 0).to(out_ptr.dtype.element_ty), mask=real)
+    sums = tl.sum(tl.reshape(total, (CELLS, POINTS, LANES)), 1)
+    cells = first_cell + tl.arange(0, CELLS)
+    where = out_ptr + cells[:, None] * CHANNELS + lanes[None, :]
+    tl.store(where, sums.to(out_ptr.dtype.element_ty), mask=(cells < count)[:, None] & real[None, :])
 
 
 def launch(
     kernel: Any, depth: Tensor, rows: Tensor, ranks_feat: Tensor, ranks_depth: Tensor, offsets: Tensor, out: Tensor,
-    *, lanes: int = LANES, points: int = POINTS, warps: int = WARPS,
+    *, cells: int = CELLS, points: int = POINTS, lanes: int = LANES, warps: int = WARPS,
 ) -> None:  # fmt: skip
     """Run the kernel on (cells, C) `out`; see `pool_rows` for the rest."""
-    cells, channels = out.shape
+    count, channels = out.shape
     block = min(lanes, triton.next_power_of_2(channels))
-    kernel[(cells, triton.cdiv(channels, block))](
-        depth, rows, ranks_feat, ranks_depth, offsets, out,
-        CHANNELS=channels, LANES=block, POINTS=points, num_warps=warps,
+    kernel[(triton.cdiv(count, cells), triton.cdiv(channels, block))](
+        depth, rows, ranks_feat, ranks_depth, offsets, out, count,
+        CHANNELS=channels, CELLS=cells, POINTS=points, LANES=block, num_warps=warps,
     )  # fmt: skip
 
 

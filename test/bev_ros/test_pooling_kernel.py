@@ -39,11 +39,11 @@ def cases() -> dict[str, PoolingTables]:
 
 
 def check(launch: Any, device: str) -> None:
-    """launch(depth, rows, *tables, out, lanes=, points=, warps=) against the plain pooling in float64."""
+    """launch(depth, rows, *tables, out, cells=, points=, lanes=, warps=) against the plain pooling in float64."""
     generator = torch.Generator().manual_seed(0)
     for name, tables in cases().items():
         for dtype, tolerance in ((torch.float32, 2e-6), (torch.float16, 2e-3)):
-            for channels, lanes, points in ((5, 16, 8), (80, 32, 32), (80, 128, 16)):
+            for channels, *block in ((5, 1, 8, 16), (80, 1, 32, 32), (80, 8, 4, 128), (80, 2, 16, 64), (32, 16, 1, 16)):
                 depth = torch.rand(SHAPE, generator=generator).to(dtype)
                 context = torch.randn(2, channels, 3, 4, generator=generator).to(dtype)
                 wanted = pool(depth.double(), context.double(), tables)
@@ -51,10 +51,11 @@ def check(launch: Any, device: str) -> None:
                 tensors = tables.tensors(device, points=130)
                 out = torch.full((12, channels), float("nan"), dtype=dtype, device=device)
                 rows = pixel_rows(context).contiguous().to(device)
-                launch(depth.to(device), rows, *tensors, out, lanes=lanes, points=points, warps=2)
+                options = dict(zip(("cells", "points", "lanes"), block))
+                launch(depth.to(device), rows, *tensors, out, **options, warps=2)
                 scale = max(1.0, float(wanted.abs().max()))
                 found = as_map(out.cpu(), MAP).double()
-                assert float((found - wanted).abs().max()) <= tolerance * scale, (name, dtype, channels)
+                assert float((found - wanted).abs().max()) <= tolerance * scale, (name, dtype, channels, block)
 
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
