@@ -14,7 +14,10 @@ import functools
 import json
 import logging
 import os
+import signal
 import socket
+import threading
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -92,6 +95,7 @@ def connected(address: str) -> Iterator[None]:
     quiet = {"log_to_driver": False, "logging_level": logging.WARNING}
     if address == LOCAL:
         quiet["include_dashboard"] = False
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         ray.init(address=address, **quiet)
     except Exception as error:  # of many types, and only some of them Ray's
@@ -100,6 +104,9 @@ def connected(address: str) -> Iterator[None]:
             "start one with: ray start --head; or use --ray local",
         ) from error
     try:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():  # Ray puts its own in place
+                signal.signal(number, handler)
         yield
     finally:
         ray.shutdown()
@@ -182,13 +189,28 @@ def extract_on_ray(
     progress.begin(len(todo))
     if not todo:
         return summary
-    with contextlib.closing(_rows(job, todo, workers)) as rows:
-        for row in rows:
-            _count(row, progress, summary)
-            summary.stopped = stop()
-            if summary.stopped:
-                break
+    begun = time.monotonic()
+    try:
+        with contextlib.closing(_rows(job, todo, workers)) as rows:
+            for row in rows:
+                _count(row, progress, summary)
+                summary.stopped = stop()
+                if summary.stopped:
+                    break
+    finally:
+        summary.seconds = time.monotonic() - begun
+    if summary.stopped:
+        _recount(store, job.split, todo, summary)
     return summary
+
+
+def _recount(store: BevStore, split: str, todo: Sequence[str], summary: Summary) -> None:
+    """Actors had done more than they had told."""
+    known, _ = store.records(split)
+    found = [known[token] for token in todo if token in known]
+    summary.stored = len(found)
+    summary.size = sum(record.size for record in found)
+    summary.error = max((record.error for record in found), default=0.0)
 
 
 def _adopted(store: BevStore, split: str, plan: Plan, summary: Summary) -> list[str]:

@@ -84,6 +84,7 @@ def test_two_workers_make_what_one_process_makes(tmp_path: Path) -> None:
     store.finish("train")
     assert (summary.stored, summary.failed, summary.skipped, summary.stopped) == (13, 0, 0, "")
     assert summary.size == sum(record.size for record in store.records("train")[0].values())
+    assert summary.seconds > 13 * 0.2 / 2
     assert progress.total == 13
     assert sorted(progress.tokens) == source.tokens("train")
     assert len(names) == 2
@@ -148,6 +149,7 @@ def test_it_stops_when_asked_and_loses_nothing(tmp_path: Path) -> None:
     stored = set(store.records("train")[0])
     assert set(progress.tokens) <= stored
     assert len(stored) < 30
+    assert len(progress.tokens) <= summary.stored <= len(stored)
     extract_on_ray(_job(tmp_path, source, resume=True), source.tokens("train"), _WORKERS)
     store.finish("train")
     assert sorted(store.records("train")[0]) == source.tokens("train")
@@ -183,6 +185,12 @@ def test_a_function_on_a_worker() -> None:
         on_worker(no_encoder, _WORKERS)
     with pytest.raises(AotError, match=r"expected Ray to run .*ZeroDivisionError"):
         on_worker(fails, _WORKERS)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_handlers_of_signals_are_the_callers() -> None:
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 @pytest.mark.usefixtures("cluster")
