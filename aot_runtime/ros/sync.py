@@ -52,7 +52,8 @@ class Synchronizer(Generic[T]):
         slop_ns: largest distance in time from the set's pivot, the newest of the oldest items that wait.
         depth: items that may wait per topic; the oldest gives way ("overflow").
         required: topics without which there is no set; None: all. Others may be missing if `patience_ns` is given.
-        patience_ns: how long an item waits for the optional topics before a set goes out without them; see `poll`.
+        patience_ns: how long an item waits for the optional topics before a set goes out without them; see `poll`. Not
+            for one that has a later item already.
 
     Attributes:
         drops: items dropped so far, by cause: "unmatched" (no partner in time), "overflow", "late", "cleared".
@@ -135,13 +136,21 @@ class Synchronizer(Generic[T]):
         return {name: len(queue) for name, queue in self._waiting.items()}
 
     def _complete(self) -> Match[T] | None:
-        """A set with all topics, if there is one. Items that no later set can hold are dropped on the way."""
+        """A set that nothing can be added to, if there is one. Items that no later set can hold are dropped."""
         queues = self._waiting.values()
+        matches: list[Match[T]] = []
         while all(queues):
             # Every set holds an item of the topic whose head is the newest, so none reaches further back than this.
             pivot = max(queue[0].stamp_ns for queue in queues)
-            if min(queue[0].stamp_ns for queue in queues) >= pivot - self._slop:
+            oldest = min(queue[0].stamp_ns for queue in queues)
+            if oldest >= pivot - self._slop:
                 return self._take(pivot, self._waiting)
+            if len(self._required) < len(queues):
+                # The topic of the pivot has nothing for the oldest item any more: no need to wait for it.
+                self._release(oldest, matches)
+                if matches:
+                    return matches[0]
+                continue
             for queue in queues:
                 while queue and queue[0].stamp_ns < pivot - self._slop:
                     queue.popleft()

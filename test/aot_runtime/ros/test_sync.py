@@ -89,6 +89,17 @@ def test_optional_topics_are_waited_for_and_then_done_without() -> None:
     assert sync.drops["unmatched"] == 1
 
 
+def test_nobody_waits_for_an_optional_topic_that_has_gone_on() -> None:
+    sync = Synchronizer[str](("a", "b", "c"), 5 * MS, required=("a",), patience_ns=1000 * MS)
+    assert feed(sync, ("a", 0), ("b", 1)) == []
+    assert feed(sync, ("c", 100)) == [{"a": 0, "b": 1}]
+    assert feed(sync, ("a", 100), ("b", 101)) == [{"a": 100, "b": 101, "c": 100}]
+    # Without its required partner an item is dropped, and what belongs to the next set stays.
+    assert feed(sync, ("b", 200), ("c", 201), ("a", 300)) == []
+    assert feed(sync, ("c", 301), ("b", 302)) == [{"a": 300, "b": 302, "c": 301}]
+    assert sync.drops == {"unmatched": 2, "overflow": 0, "late": 0, "cleared": 0}
+
+
 def test_an_item_without_its_required_partner_goes_when_patience_ends() -> None:
     sync = Synchronizer[str](("a", "b"), 5 * MS, required=("a",), patience_ns=50 * MS)
     assert feed(sync, ("b", 100), ("a", 120)) == []
