@@ -21,7 +21,7 @@ from bev_ros.calibration import CameraCalibration, Rig
 from bev_ros.samples import ALL, Sample, checked_name, unknown_split, unknown_token
 from bev_ros.sources.images import load_image
 from bev_ros.sources.splits import read_splits
-from bev_ros.sources.tables import table_records, value_of
+from bev_ros.sources.tables import table_records, text_of, value_of, whole_of
 
 CAMERAS = ("CAM_FRONT_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_BACK_LEFT", "CAM_BACK", "CAM_BACK_RIGHT")
 REFERENCE = "LIDAR_TOP"
@@ -208,7 +208,7 @@ class NuScenesSource:
         """Token of a sensor -> (channel, modality)."""
         path = self._path("sensor")
         return {
-            value_of(record, "token", path): (value_of(record, "channel", path), value_of(record, "modality", path))
+            text_of(record, "token", path): (text_of(record, "channel", path), text_of(record, "modality", path))
             for record in table_records(path)
         }
 
@@ -228,22 +228,22 @@ class NuScenesSource:
         """Token -> record of calibrated_sensor, of the sensors that are used."""
         path = self._path("calibrated_sensor")
         return {
-            value_of(record, "token", path): record
+            text_of(record, "token", path): record
             for record in table_records(path)
-            if value_of(record, "sensor_token", path) in kept
+            if text_of(record, "sensor_token", path) in kept
         }
 
     def _read_instants(self) -> dict[str, _Instant]:
         path = self._path("scene")
-        names = {value_of(record, "token", path): value_of(record, "name", path) for record in table_records(path)}
+        names = {text_of(record, "token", path): text_of(record, "name", path) for record in table_records(path)}
         path = self._path("sample")
         found = {}
         for record in table_records(path):
-            token = checked_name(str(value_of(record, "token", path)), "token", str(path))
-            scene = value_of(record, "scene_token", path)
+            token = checked_name(text_of(record, "token", path), "token", str(path))
+            scene = text_of(record, "scene_token", path)
             if scene not in names:
                 raise InputError(f"expected the scene {scene} of the sample {token} in {self._path('scene')}")
-            found[token] = _Instant(int(value_of(record, "timestamp", path)), names[scene], {})
+            found[token] = _Instant(whole_of(record, "timestamp", path), names[scene], {})
         return found
 
     def _read_key_frames(self, kept: Mapping[str, str]) -> None:
@@ -252,28 +252,24 @@ class NuScenesSource:
         channel_of = {token: kept[record["sensor_token"]] for token, record in self._calibrations.items()}
         same = {token: token for token in channel_of}  # one string for all frames instead of one for each
         for record in table_records(path):
-            channel = channel_of.get(value_of(record, "calibrated_sensor_token", path))
+            calibration = text_of(record, "calibrated_sensor_token", path)
+            channel = channel_of.get(calibration)
             if channel is None or not value_of(record, "is_key_frame", path):
                 continue
-            instant = self._instants.get(value_of(record, "sample_token", path))
+            sample = text_of(record, "sample_token", path)
+            instant = self._instants.get(sample)
             if instant is None:
                 raise InputError(
-                    f"expected the sample {record['sample_token']} of the record {record.get('token')} of "
-                    f"{path.name}, found none in {self._path('sample')}"
+                    f"expected the sample {sample} of the record {record.get('token')} of {path.name}, found none in "
+                    f"{self._path('sample')}"
                 )
-            try:
-                instant.frames[channel] = _KeyFrame(
-                    str(value_of(record, "filename", path)),
-                    same[record["calibrated_sensor_token"]],
-                    value_of(record, "ego_pose_token", path),
-                    int(value_of(record, "timestamp", path)),
-                    int(value_of(record, "width", path) or 0),
-                    int(value_of(record, "height", path) or 0),
-                )
-            except (TypeError, ValueError) as error:
-                raise InputError(
-                    f"expected numbers in the record {record.get('token')}, found {error} in {path}"
-                ) from error
+            instant.frames[channel] = _KeyFrame(
+                text_of(record, "filename", path),
+                same[calibration],
+                text_of(record, "ego_pose_token", path),
+                whole_of(record, "timestamp", path),
+                *(whole_of(record, side, path) if record.get(side) else 0 for side in ("width", "height")),
+            )
 
     def _read_poses(self) -> tuple[dict[str, int], np.ndarray]:
         """Token of an ego pose -> its row (-1: it has none), and the rows: x, y, z, qw, qx, qy, qz."""
@@ -282,7 +278,7 @@ class NuScenesSource:
         poses = np.empty((len(rows), 7))
         count = 0
         for record in table_records(path):
-            token = value_of(record, "token", path)
+            token = text_of(record, "token", path)
             if rows.get(token) != -1:
                 continue
             try:

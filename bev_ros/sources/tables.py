@@ -13,6 +13,7 @@ from aot_runtime.errors import InputError
 
 _BLOCK = 4 << 20
 _LARGEST_RECORD = 64 << 20
+_LARGEST = 2**53
 _BETWEEN = re.compile(r"[\s,]*")
 
 
@@ -61,5 +62,34 @@ def value_of(record: Mapping[str, Any], field: str, path: Path) -> Any:
     try:
         return record[field]
     except KeyError:
-        name = record.get("token") or record.get("name") or str(dict(record))[:60]
-        raise InputError(f"expected the field '{field}' in the record {name}, found none in {path}") from None
+        raise InputError(f"expected the field '{field}' in the record {_name(record)}, found none in {path}") from None
+
+
+def text_of(record: Mapping[str, Any], field: str, path: Path) -> str:
+    """A field that holds a text, such as a token.
+
+    Raises:
+        InputError: there is no such field, or it is none.
+    """
+    found = value_of(record, field, path)
+    if not isinstance(found, str):
+        raise InputError(f"expected a text as '{field}', found {found!r:.40} in the record {_name(record)} of {path}")
+    return found
+
+
+def whole_of(record: Mapping[str, Any], field: str, path: Path) -> int:
+    """A field that holds a whole number from 0 to 2^53.
+
+    Raises:
+        InputError: there is no such field, or it is none.
+    """
+    found = value_of(record, field, path)
+    if not isinstance(found, (int, float)) or not 0 <= found <= _LARGEST or found != int(found):
+        raise InputError(
+            f"expected a whole number as '{field}', found {found!r:.40} in the record {_name(record)} of {path}"
+        )
+    return int(found)
+
+
+def _name(record: Mapping[str, Any]) -> str:
+    return str(record.get("token") or record.get("name") or dict(record))[:60]

@@ -226,7 +226,10 @@ def test_what_a_sample_lacks_is_named_and_the_others_work(
     [
         (_set("sample", lambda token: token, "scene_token", "gone"), "expected the scene gone of the sample TOKEN"),
         (_set("sample_data", _front, "sample_token", "gone"), "expected the sample gone of the record"),
-        (_set("sample_data", _front, "timestamp", "late"), "expected numbers in the record"),
+        (
+            _set("sample_data", _front, "timestamp", "late"),
+            "expected a whole number as 'timestamp', found 'late' in the record",
+        ),
         (_set("ego_pose", _front, "translation", [1, 2]), "expected 3 and 4 numbers in the record"),
         (lambda folder, _: folder.write("sample", [{"token": "a"}]), "the field 'scene_token' in the record a"),
         (lambda folder, _: folder.write("sample", [{"token": "../a", "scene_token": "x"}]), "expected a token of at"),
