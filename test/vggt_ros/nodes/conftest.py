@@ -95,6 +95,7 @@ def start(ros: Any, room: Room, disparities: Path) -> Iterator[Callable[..., Nod
             "depth_folder": disparities,
             "start_patience": 20.0,
             "sync_patience": 0.3,
+            "num_threads": 1,
         }
         told = {name: value for name, value in {**defaults, **values}.items() if value is not None}
         scene = NodeRoom(ros, ros.start(VggtNode, True, cli_args, **told), room, cameras)
