@@ -83,18 +83,18 @@ class PackedMap:
         values: (C, Y, X), or (C, n) with `cells`; float32, float16 or int8.
         cells: (n,) int32, ascending, or None.
         scale: (C,) float32 with int8, or None.
+        coverage: share of the cells that were not zero before anything was rounded.
     """
 
     shape: tuple[int, int, int]
     values: np.ndarray
     cells: np.ndarray | None = None
     scale: np.ndarray | None = None
+    coverage: float = 0.0
 
     def unpacked(self) -> np.ndarray:
         """The map, (C, Y, X) float32."""
-        values = self.values.astype(np.float32)
-        if self.scale is not None:
-            values *= self.scale.reshape(-1, *[1] * (values.ndim - 1))
+        values = _widened(self.values, self.scale)
         if self.cells is None:
             return values
         dense = np.zeros((self.shape[0], self.shape[1] * self.shape[2]), np.float32)
@@ -116,16 +116,18 @@ def pack(features: np.ndarray, how: FileFormat) -> tuple[PackedMap, float]:
     features = np.ascontiguousarray(features, np.float32)
     if features.ndim != 3:
         raise InputError(f"expected a map (C, Y, X), found shape {features.shape}")
-    finite = np.isfinite(features)
-    if not finite.all():
-        raise InputError(f"expected finite features, found {int((~finite).sum())} of {features.size} that are not")
-    largest = float(np.abs(features).max(initial=0.0))
+    # One pass over the map tells what is occupied, how large it is, and (by NaN and inf) whether all is finite.
+    peaks = np.abs(features).max(axis=0, initial=0.0)
+    if not np.isfinite(peaks).all():
+        wrong = int((~np.isfinite(features)).sum())
+        raise InputError(f"expected finite features, found {wrong} of {features.size} that are not")
+    largest = float(peaks.max(initial=0.0))
     shape = (features.shape[0], features.shape[1], features.shape[2])
+    coverage = float((peaks > 0).mean())
     cells, values = None, features
-    if how.is_sparse(coverage_of(features)):
-        flat = features.reshape(shape[0], -1)
-        cells = np.flatnonzero(np.any(flat != 0, axis=0)).astype(np.int32)
-        values = np.ascontiguousarray(flat[:, cells])
+    if how.is_sparse(coverage):
+        cells = np.flatnonzero(peaks).astype(np.int32)
+        values = np.ascontiguousarray(features.reshape(shape[0], -1)[:, cells])
     scale = None
     if how.dtype == "float16":
         if largest > float(np.finfo(np.float16).max):
@@ -135,22 +137,34 @@ def pack(features: np.ndarray, how: FileFormat) -> tuple[PackedMap, float]:
         scale, stored = _to_int8(values)
     else:
         stored = values
-    packed = PackedMap(shape, stored, cells, scale)
+    packed = PackedMap(shape, stored, cells, scale, coverage)
     if how.dtype == "float32" or largest == 0:
         return packed, 0.0
-    lost = PackedMap((shape[0], 1, values.size // shape[0]), stored.reshape(shape[0], 1, -1), None, scale).unpacked()
-    return packed, float(np.abs(lost.ravel() - values.ravel()).max(initial=0.0)) / largest
+    back = _widened(stored, scale)
+    np.subtract(back, values, out=back)
+    return packed, max(float(back.max(initial=0.0)), -float(back.min(initial=0.0))) / largest
+
+
+def _widened(values: np.ndarray, scale: np.ndarray | None) -> np.ndarray:
+    """Stored values as float32."""
+    wide = values.astype(np.float32)
+    if scale is not None:
+        wide *= scale.reshape(-1, *[1] * (wide.ndim - 1))
+    return wide
 
 
 def _to_int8(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(scale (C,), values as int8): the largest |value| of a channel becomes 127."""
     flat = values.reshape(values.shape[0], -1)
-    scale = (np.abs(flat).max(axis=1, initial=0.0) / np.float32(127)).astype(np.float32)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        steps = flat / scale[:, None]
-    # A channel whose largest value is below what float32 can divide is zero.
-    steps = np.where(np.isfinite(steps), steps, 0)
-    return scale, np.clip(np.rint(steps), -127, 127).astype(np.int8).reshape(values.shape)
+    largest = np.maximum(flat.max(axis=1, initial=0.0), -flat.min(axis=1, initial=0.0))
+    scale = (largest / np.float32(127)).astype(np.float32)
+    # A channel whose largest value is below what float32 can divide becomes zero.
+    with np.errstate(divide="ignore", over="ignore"):
+        per_step = np.where(np.isfinite(1 / scale), 1 / scale, np.float32(0))
+    steps = flat * per_step[:, None]
+    np.rint(steps, out=steps)
+    np.clip(steps, -127, 127, out=steps)
+    return scale, steps.astype(np.int8).reshape(values.shape)
 
 
 def to_bytes(packed: PackedMap, how: FileFormat, record: dict[str, Any]) -> bytes:
@@ -210,7 +224,7 @@ class StoredMap:
 
         values = self.values
         if self.scale is not None:
-            values = values.float() * self.scale.view(-1, *[1] * (values.dim() - 1))
+            values = values * self.scale.view(-1, *[1] * (values.dim() - 1))
         return self._spread(values.to(dtype or torch.float32))
 
     def dense_raw(self) -> torch.Tensor:

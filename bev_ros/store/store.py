@@ -19,7 +19,7 @@ from aot_runtime.errors import InputError
 from aot_runtime.files import atomic_write, remove_leftovers, sha256_file
 from bev_ros.samples import checked_name
 from bev_ros.store.disk import told_when_full
-from bev_ros.store.formats import StoredMap, coverage_of, pack, read_map, to_bytes
+from bev_ros.store.formats import StoredMap, pack, read_map, to_bytes
 from bev_ros.store.index import MapRecord, pose_rows
 from bev_ros.store.lines import LineSet, locked
 from bev_ros.store.manifest import NAME, SplitInfo, StoreManifest
@@ -245,8 +245,7 @@ class SampleWriter:
         if features.shape != manifest.shape:
             raise InputError(f"expected a map {list(manifest.shape)}, found {list(features.shape)}")
         packed, error = pack(features, files)
-        coverage = coverage_of(features)
-        if coverage == 0:
+        if packed.coverage == 0:
             raise InputError(
                 "expected features, found a map of zeros only", "check that the cameras' calibration meets the grid"
             )
@@ -261,7 +260,7 @@ class SampleWriter:
             calibration=sample.rig.hash,
             cameras=tuple(cameras),
             missing=tuple(missing),
-            coverage=coverage,
+            coverage=packed.coverage,
             error=error,
         )
         inside = {name: value for name, value in record.to_row().items() if name not in _BESIDE_FILE}
