@@ -135,6 +135,7 @@ class DeployedVggt(nn.Module):
         for head in self._dense_heads():
             dense_head.fix_size(head, height, width, model.config.patch)
             head.enlarge_by_products()
+            head.add_zero_biases()
             # Tokens are channels-last maps as they come, so that the convolutions can stay in that layout.
             head.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.requires_grad_(False)

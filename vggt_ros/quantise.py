@@ -107,6 +107,8 @@ def quantise_blocks(network: nn.Module, mode: str) -> int:
     """Quantise the linear layers of a network's transformer blocks in place; returns how many there were.
 
     Everything else keeps its precision: patch embedding, norms, heads' convolutions, what gives the numbers of a pose.
+    "int8-dynamic" leaves out the camera head: its blocks see one token a frame, and CUDA's product of 8-bit matrices
+    takes no fewer than 17 rows.
 
     Raises:
         ExportError: torchao is missing, or refuses.
@@ -120,10 +122,14 @@ def quantise_blocks(network: nn.Module, mode: str) -> int:
     # Its settings for the compiler are the whole process's, tune every kernel for minutes and stay after the export;
     # what matters of them is in `vggt_ros.deploy.inductor_options`.
     config: Any = getattr(torchao.quantization, PACKAGE_MODES[mode])(set_inductor_config=False)
+    blocks = {
+        prefix: block
+        for prefix, block in network.named_modules()
+        if isinstance(block, Block) and not (mode == "int8-dynamic" and prefix.startswith("camera_head."))
+    }
     names = {
         f"{prefix}.{name}"
-        for prefix, block in network.named_modules()
-        if isinstance(block, Block)
+        for prefix, block in blocks.items()
         for name, part in block.named_modules()
         if isinstance(part, nn.Linear)
     }
@@ -134,4 +140,9 @@ def quantise_blocks(network: nn.Module, mode: str) -> int:
         raise ExportError(
             f"expected torchao {version()} to quantise to {mode}, found: {text}", "use --quant-mode none"
         ) from error
+    if mode == "int8-weight-only" and next(network.parameters()).is_cuda:
+        from vggt_ros.model.widened import Widened
+
+        for name in names:
+            network.set_submodule(name, Widened(network.get_submodule(name)))
     return len(names)

@@ -171,6 +171,17 @@ class DPT(nn.Module):
         )
         self.scratch = Scratch(features, out_channels, outputs, rectified_skip=rectified_skip, unused_unit=unused_unit)
 
+    def add_zero_biases(self) -> None:
+        """Give a bias of zeros to the convolutions that have none, in place.
+
+        Inductor (torch 2.11) takes maps and weights of a convolution without bias to the other layout and leaves the
+        result there, and what adds it to a map in this one reads it at a tenth of the memory's speed.
+        """
+        for i in range(1, 5):
+            conv = getattr(self.scratch, f"layer{i}_rn")
+            if conv.bias is None:
+                conv.bias = nn.Parameter(conv.weight.new_zeros(conv.out_channels))
+
     def enlarge_by_products(self) -> None:
         """Make the transposed convolutions products, in place; see `ProductEnlarging`."""
         for i, layer in enumerate(self.resize_layers):

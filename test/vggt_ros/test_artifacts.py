@@ -22,6 +22,7 @@ from aot_runtime.errors import ArtifactError, ExportError, InputError
 from aot_runtime.verdict import judge, read_manifest
 from vggt_ros import calibration
 from vggt_ros.deploy import DeployedVggt, Form
+from vggt_ros.model.widened import Widened
 
 CASE = "case_3x56x70"
 SIZE = {"height": 56, "width": 70}
@@ -125,8 +126,28 @@ def test_quantised_weights_are_what_is_exported(mode: str, kind: torch.dtype, er
     assert torch.equal(again["depth"], found["depth"])
     products = {name for name, value in small_network.state_dict().items() if _is_block_product(name, value)}
     quantised = {name.removeprefix("network.") for name, value in program.state_dict.items() if _stores(value, kind)}
-    assert quantised == products
     assert len(products) == 4 * (2 * 4 + 1 + 1)
+    if mode == "int8-dynamic":
+        products = {name for name in products if not name.startswith("camera_head.")}
+    assert quantised == products
+
+
+@needs_torchao
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_of_8_bits_are_widened_where_products_are_those_of_16(dtype: torch.dtype) -> None:
+    import torchao.quantization as torchao
+
+    torch.manual_seed(0)
+    plain = torch.nn.Linear(64, 48).to(dtype)
+    x = torch.randn(3, 5, 64).to(dtype)
+    exact = plain(x)
+    torchao.quantize_(plain, torchao.Int8WeightOnlyConfig(set_inductor_config=False))
+    widened = Widened(plain)
+    assert widened.weight.dtype == torch.int8
+    assert not dict(widened.named_parameters()).keys() - {"bias"}
+    rounding = 1e-6 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(widened(x), plain(x), atol=rounding, rtol=rounding)
+    assert 0 < (widened(x) - exact).abs().max() < 0.05
 
 
 def _stores(value: Any, kind: torch.dtype) -> bool:
@@ -148,7 +169,11 @@ def test_a_quantised_package_is_smaller(mode: str, vggt_artifact: Callable[..., 
     assert manifest.preprocessing["quantisation"] == mode
     assert manifest.preprocessing["quantiser"].startswith("torchao ")
     assert 0 < manifest.preprocessing["float32_error"]["depth"] < 2e-3
-    products = [v for name, v in small_network.state_dict().items() if _is_block_product(name, v)]
+    products = [
+        value
+        for name, value in small_network.state_dict().items()
+        if _is_block_product(name, value) and not (mode == "int8-dynamic" and name.startswith("camera_head."))
+    ]
     weights = sum(value.numel() * 4 for value in products)
     saved = _constants(plain) - _constants(path)
     assert saved > 0.7 * weights, f"{saved} bytes saved of {weights}"
