@@ -49,7 +49,7 @@ from aot_runtime.transforms import TransformBuffer
 from bev_ros.calibration import CameraCalibration, Rig, read_rig
 from bev_ros.parameters import TABLE, BevSettings, read_parameters, stated_parameters
 from bev_ros.preview import Coverage, Painter
-from bev_ros.rig_source import PlacedSet, RigSource
+from bev_ros.rig_source import RigSource
 
 if TYPE_CHECKING:
     from rclpy.parameter import Parameter
@@ -217,11 +217,11 @@ class BevNode(ModelNode):
         for warning in result.warnings:
             self.warn_throttled("tables", warning)
         self.health.passed("infer")
+        self._note(placed.rig, result)
         header = Header(stamp=ns_to_stamp(match.stamp_ns), frame_id=self._rigs.base_frame)
         features = result.features
         self.outputs["bev_features"].publish(to_image(features.transpose(1, 2, 0), f"32FC{len(features)}", header))
         self.told_published(match, count_finite(features))
-        self._note(match, placed, result)
         self._publish_extras(placed.rig, result, header)
 
     def _tell_unplaced(self, problems: Mapping[str, str]) -> None:
@@ -235,15 +235,15 @@ class BevNode(ModelNode):
         self.warn_throttled("rig", text)
         self.health.dropped("unplaced_camera", len(problems))
 
-    def _note(self, match: CameraMatch, placed: PlacedSet, result: BevResult) -> None:
-        assert placed.rig is not None
+    def _note(self, rig: Rig, result: BevResult) -> None:
+        """For /diagnostics."""
         self._built += result.tables_built
         missing = [name for name in self._settings.cameras if name not in result.cameras]
         timings = result.timings_ms
         self._seen = {
             "cameras in the last map": ", ".join(result.cameras),
             "missing in the last map": ", ".join(missing) or "none",
-            "calibration": placed.rig.hash,
+            "calibration": rig.hash,
             "fixed frame": self._rigs.fixed_frame or "none: the vehicle counts as standing still within a set",
             "tables built": str(self._built),
             **{f"{name} [ms]": f"{timings[name]:.2f}" for name in ("prepare", "tables", "network", "total")},
