@@ -155,18 +155,23 @@ def cpu_ms(call: Callable[[], object], runs: int) -> float:
     return best * 1e3
 
 
-def cuda_ms(call: Callable[[], object], runs: int) -> tuple[float, float]:
-    """(one call, one call of GRAPH_CALLS in a graph), medians."""
+def cuda_ms(call: Callable[[], object], runs: int) -> tuple[float, float | None]:
+    """(one call, one call of GRAPH_CALLS in a graph), medians; None for what cannot be captured."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(3):
             call()
     torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for _ in range(GRAPH_CALLS):
-            call()
+    torch.cuda.synchronize()
+    graph: torch.cuda.CUDAGraph | None = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph):
+            for _ in range(GRAPH_CALLS):
+                call()
+    except RuntimeError as error:
+        print(f"not captured: {error}", file=sys.stderr)
+        graph = None
 
     def timed(one: Callable[[], object]) -> float:
         times = []
@@ -179,7 +184,7 @@ def cuda_ms(call: Callable[[], object], runs: int) -> tuple[float, float]:
             times.append(float(start.elapsed_time(end)))
         return statistics.median(times)
 
-    return timed(call), timed(graph.replay) / GRAPH_CALLS
+    return timed(call), None if graph is None else timed(graph.replay) / GRAPH_CALLS
 
 
 def extra_mib(call: Callable[[], object]) -> float:
@@ -254,7 +259,7 @@ def print_table(rows: list[Row], tables: dict[str, float]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    cuda = any(row.graph_ms is not None for row in rows)
+    cuda = any(row.extra_mib is not None for row in rows)
     shown = Table("points", "C", "precision", "variant")
     columns = ("ms", "graph ms", "MiB", "error", "volume / it") if cuda else ("ms", "error", "volume / it", "loop / it")
     for column in columns:
@@ -263,7 +268,7 @@ def print_table(rows: list[Row], tables: dict[str, float]) -> None:
         same = _case(rows, row)
         numbers = [f"{row.ms:.3f}"]
         if cuda:
-            numbers += [f"{row.graph_ms:.4f}", f"{row.extra_mib:.0f}"]
+            numbers += ["" if row.graph_ms is None else f"{row.graph_ms:.4f}", f"{row.extra_mib:.0f}"]
         numbers += [f"{row.error:.1e}", f"{_time(same['volume']) / _time(row):.1f}"]
         if not cuda:
             numbers.append(f"{_time(same['loop']) / _time(row):.0f}")
@@ -287,7 +292,7 @@ def ratios(rows: list[Row]) -> list[dict[str, Any]]:
     """How many times faster the product's form is than the others."""
     found = []
     for row in rows:
-        if row.variant == ("embedding bag" if row.graph_ms is None else "kernel"):
+        if row.variant == ("embedding bag" if row.extra_mib is None else "kernel"):
             others = {name: _time(other) / _time(row) for name, other in _case(rows, row).items() if other is not row}
             found.append({"points": row.points, "channels": row.channels, "precision": row.precision} | others)
     return found
