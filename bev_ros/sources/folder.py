@@ -28,7 +28,6 @@ from typing import Any
 import numpy as np
 
 from aot_runtime.errors import InputError
-from aot_runtime.frames import read_image
 from bev_ros.calibration import CameraCalibration, Rig, checked_pose, read_rig
 from bev_ros.lenses import Lenses
 from bev_ros.samples import ALL, Sample, checked_name, unknown_split, unknown_token
@@ -191,7 +190,7 @@ class FolderSource:
         file = self._root / entry["image"]
         image: np.ndarray | None = None
         if not ("width" in merged and "height" in merged):
-            image = read_image(file)
+            image = load_image(file, None, f"'{name}' of {path}")
             merged |= {"width": image.shape[1], "height": image.shape[0]}
         camera = Rig.from_json({"cameras": [merged]}, f"the camera '{name}' of {path}").cameras[0]
         size = (camera.width, camera.height)

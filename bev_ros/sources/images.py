@@ -12,11 +12,11 @@ from aot_runtime.errors import InputError
 from aot_runtime.frames import read_image
 
 
-def load_image(path: Path, size: Size, where: str) -> np.ndarray:
+def load_image(path: Path, size: Size | None, where: str) -> np.ndarray:
     """(H, W, 3) uint8 RGB.
 
     Args:
-        size: (width, height) of the calibration.
+        size: (width, height) of the calibration; None: whatever it is.
         where: whose image it is, for the message.
 
     Raises:
@@ -26,7 +26,7 @@ def load_image(path: Path, size: Size, where: str) -> np.ndarray:
         raise InputError(f"expected an image of {where}, found no file {path}", "complete the data set")
     image = read_image(path)
     found = (image.shape[1], image.shape[0])
-    if found != size:
+    if size is not None and found != size:
         raise InputError(
             f"expected {size[0]}x{size[1]} pixels as the calibration of {where} says, found {found[0]}x{found[1]} in "
             f"{path}",
