@@ -4,15 +4,21 @@
 from launch.actions import OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 
-from aot_runtime.ros.launching import BOOL, MODEL_ARGUMENTS, LifecycleNode, description, params_file, typed
+from aot_runtime.ros.launching import (
+    BOOL,
+    CAMERA_ARGUMENTS,
+    MODEL_ARGUMENTS,
+    LifecycleNode,
+    camera_names,
+    camera_remappings,
+    description,
+    params_file,
+    typed,
+)
 
 ARGUMENTS = (
     # name, default, description, choices
-    ("cameras", None, "names of the cameras, separated by commas", None),
-    ("image", "/{camera}/image_rect", "topic of sensor_msgs/Image of each camera; {camera} stands for its name", None),
-    ("camera_info", "/{camera}/camera_info", "topic of sensor_msgs/CameraInfo of each camera", None),
-    ("image_transport", "raw", "type of the image topics", ["raw", "compressed"]),
-    ("rectified", "true", "whether the images are rectified", BOOL),
+    *CAMERA_ARGUMENTS,
     ("vggt_model", "", "what bootstraps, made by export_vggt (.pt2, .onnx, .engine)", None),
     ("depth_model", "", "streaming depth, made by export_dav2_to_pt2 with 3 input channels", None),
     ("accept_noncommercial_weights", "false", "load weights that are for non-commercial use only", BOOL),
@@ -29,17 +35,12 @@ ARGUMENTS = (
 
 
 def start(context):
-    def told(name):
-        return LaunchConfiguration(name).perform(context)
-
-    names = [name.strip() for name in told("cameras").split(",")]
-    topics = {"image": told("image"), "camera_info": told("camera_info")}
     node = LifecycleNode(
         executable="vggt_node",
         parameters=[
             LaunchConfiguration("params_file"),
             {
-                "cameras": names,
+                "cameras": camera_names(context),
                 "image_transport": typed("image_transport", str),
                 "rectified": typed("rectified", bool),
                 "vggt_model": typed("vggt_model", str),
@@ -56,9 +57,7 @@ def start(context):
                 "autostart": typed("autostart", bool),
             },
         ],
-        remappings=[
-            (f"~/{name}/{kind}", topic.replace("{camera}", name)) for name in names for kind, topic in topics.items()
-        ],
+        remappings=camera_remappings(context),
     )
     return [node]
 

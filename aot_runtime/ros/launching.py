@@ -38,6 +38,14 @@ MODEL_ARGUMENTS: tuple[Argument, ...] = (
     ("autostart", "true", "configure and activate at once", BOOL),
     *NODE_ARGUMENTS,
 )
+# Of those that start a node with several cameras, see `camera_names` and `camera_remappings`.
+CAMERA_ARGUMENTS: tuple[Argument, ...] = (
+    ("cameras", None, "names of the cameras, separated by commas", None),
+    ("image", "/{camera}/image_rect", "topic of sensor_msgs/Image of each camera; {camera} stands for its name", None),
+    ("camera_info", "/{camera}/camera_info", "topic of sensor_msgs/CameraInfo of each camera", None),
+    ("image_transport", "raw", "type of the image topics", ["raw", "compressed"]),
+    ("rectified", "true", "whether the images are rectified", BOOL),
+)
 # Of those that start a node which exists in C++ too.
 CPP_PACKAGE = "aot_perception_cpp"
 CPP_ARGUMENTS: tuple[Argument, ...] = (
@@ -55,6 +63,20 @@ def params_file(name: str, text: str = "parameters of the node") -> Argument:
 def typed(name: str, kind: type) -> ParameterValue:
     """The value of a launch argument as a parameter of this type, which "true" or "12" do not tell."""
     return ParameterValue(LaunchConfiguration(name), value_type=kind)
+
+
+def camera_names(context: LaunchContext) -> list[str]:
+    """The names in the argument `cameras`."""
+    return [name.strip() for name in LaunchConfiguration("cameras").perform(context).split(",")]
+
+
+def camera_remappings(context: LaunchContext) -> list[tuple[str, str]]:
+    """The node's topics of each camera -> those of the arguments `image` and `camera_info`."""
+    return [
+        (f"~/{name}/{kind}", LaunchConfiguration(kind).perform(context).replace("{camera}", name))
+        for name in camera_names(context)
+        for kind in ("image", "camera_info")
+    ]
 
 
 def node_options() -> dict[str, Any]:
