@@ -123,11 +123,16 @@ class BevPipeline:
         self._on_cuda = self.chain.device.type == "cuda"
         self._graphs = cuda_graph and self._on_cuda and self.chain.capturable
         self._graph: _Graph | None = None
+        self._problems: list[str] = []
         shape = (config.cameras, 3, *config.image)
         self._host = torch.zeros(shape, pin_memory=self._on_cuda)
         self._result = torch.zeros(config.shape, pin_memory=self._on_cuda)
         self._images = torch.zeros(shape, device=self.chain.device) if self._on_cuda else self._host
-        self._stream: Any = torch.cuda.Stream(self.chain.device) if self._on_cuda else None  # type: ignore[no-untyped-call]
+        self._stream: Any = None
+        if self._on_cuda:
+            self._stream = torch.cuda.Stream(self.chain.device)  # type: ignore[no-untyped-call]
+            # The stream is not that on which the buffers were made.
+            torch.cuda.synchronize(self.chain.device)
 
     @property
     def identity(self) -> str:
@@ -170,24 +175,27 @@ class BevPipeline:
             seen = self._pinhole(rig)
             self._prepare(images, rig)
             prepared = time.perf_counter()
-            key, calibrated, built, problem = self._calibrate(seen, used)
+            key, calibrated, built = self._calibrate(seen, used)
             ready = time.perf_counter()
             features = self._run(key, calibrated)
             bad = features.size - int(np.count_nonzero(np.isfinite(features)))
             end = time.perf_counter()
+            problems, self._problems = self._problems, []
         timings = {
             "prepare": prepared - start,
             "tables": ready - prepared,
             "network": end - ready,
             "total": end - start,
         }
+        if bad:
+            problems.append(f"not finite: {bad} of {features.size} values")
         return BevResult(
             features,
             used,
             tuple(name for name in rig.names if name not in images),
             built,
             {name: seconds * 1e3 for name, seconds in timings.items()},
-            tuple(text for text in (problem, bad and f"not finite: {bad} of {features.size} values") if text),
+            tuple(problems),
         )
 
     def _check(self, images: Mapping[str, np.ndarray], rig: Rig) -> None:
@@ -236,16 +244,18 @@ class BevPipeline:
         transform = self.config.frustum.transform((camera.width, camera.height))
         self._host[slot].copy_(prepare(straight, transform, order=self.config.order))
 
-    def _calibrate(self, rig: Rig, used: tuple[str, ...]) -> tuple[str, _Calibrated, bool, str]:
-        """(key, what lies on the device, whether tables were built, what was wrong with kept ones)."""
+    def _calibrate(self, rig: Rig, used: tuple[str, ...]) -> tuple[str, _Calibrated, bool]:
+        """(key, what lies on the device, whether tables were built)."""
         import torch
 
         key = self._tables.key(rig, used)
         known = self._known.get(key)
-        built, problem = False, ""
+        built = False
         if known is None:
             found = self._tables.find(rig, used)
-            built, problem = found.origin == "built", found.problem
+            built = found.origin == "built"
+            if found.problem:
+                self._problems.append(found.problem)
             vectors = np.zeros((self.config.cameras, VECTOR), np.float32)
             vectors[: len(rig)] = camera_vectors(rig, self.config.frustum)
             known = _Calibrated(torch.from_numpy(vectors).to(self.chain.device), self._cells(found.tables))
@@ -253,7 +263,7 @@ class BevPipeline:
             while len(self._known) > _KEPT:
                 self._known.popitem(last=False)
         self._known.move_to_end(key)
-        return key, known, built, problem
+        return key, known, built
 
     def _cells(self, tables: PoolingTables) -> tuple[torch.Tensor, ...]:
         import torch
@@ -296,8 +306,14 @@ class BevPipeline:
             self.chain.run(self._images, calibrated.vectors, calibrated.cells)
         self._stream.synchronize()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self._stream):
-            features = self.chain.run(self._images, calibrated.vectors, calibrated.cells)
+        try:
+            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+                features = self.chain.run(self._images, calibrated.vectors, calibrated.cells)
+        except RuntimeError as error:
+            # Slower, and right.
+            self._graphs = False
+            self._problems.append(f"no CUDA graph: {error}")
+            return
         self._graph = _Graph(key, graph, features, calibrated)
 
     def close(self) -> None:
