@@ -235,8 +235,7 @@ class StoredMap:
         if self.cells is None:
             return values
         dense = values.new_zeros(self.shape[0], self.shape[1] * self.shape[2])
-        dense[:, self.cells.long()] = values
-        return dense.view(self.shape)
+        return dense.index_copy_(1, self.cells.long(), values).view(self.shape)
 
 
 def read_map(path: Path, how: FileFormat, shape: tuple[int, int, int]) -> StoredMap:
