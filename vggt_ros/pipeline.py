@@ -407,7 +407,7 @@ def gaussian_radius(fused: FusedMap) -> Any:
     if isinstance(fused, TsdfFusion):
         return fused.volume.config.voxel / 2
     if isinstance(fused, SurfelFusion):
-        return fused.surfels.radii.cpu().numpy()
+        return fused.surfels.radii[fused.surfels.shown].cpu().numpy()
     raise InputError(f"expected surfels or a field to make Gaussians of, found {type(fused).__name__}")
 
 

@@ -18,6 +18,9 @@ from aot_runtime.errors import InputError
 
 _ORTHOGONAL = 1e-4
 _CLEARLY = 5.0
+_CLEAR = 0.3
+_CLEAR_REACH = 2
+"""Share of the depth, and pixels, for `DepthView.clearly_past`."""
 _LEAST_COSINE = 0.1
 """Surfaces seen at a flatter angle (84 degrees) say nothing reliable about their place."""
 
@@ -125,7 +128,11 @@ class DepthView:
         normals: (H, W, 3) float32 unit vectors in the world, towards the camera.
         weight: (H, W) float32 >= 0: confidence * cosine of the viewing angle / z^2.
         colour: (H, W, 3) float32, 0..255.
+        known: (H, W) bool: where there is a depth at all; also at edges, where its weight is 0.
         noise: standard deviation of the depth, as a share of it.
+        anchor: whether it says where surfaces are: a bootstrap's or a depth camera's. A view that was itself aligned to
+            the map does not; it fills in what is not there yet, and removes what it sees past, but would pull what is
+            there after itself, and the map would drift.
     """
 
     camera: PosedCamera
@@ -134,7 +141,21 @@ class DepthView:
     normals: Tensor
     weight: Tensor
     colour: Tensor
+    known: Tensor
     noise: float = 0.0
+    anchor: bool = True
+
+    def clearly_past(self, z: Tensor, pixel: Tensor) -> Tensor:
+        """(N,) bool: whether this view alone contradicts something at depth `z` (N,), seen at `pixel` (N,).
+
+        It must see past it by a large share of the depth, and not only through its pixel but through all around it:
+        then neither a gross error nor a pose that is off by so many pixels explains it. So what moves is gone from a
+        map when it is once looked at, and outlines of what stands still stay.
+        """
+        reach = _CLEAR_REACH
+        depth = torch.where(self.known, self.depth, torch.inf)[None, None]
+        nearest = -torch.nn.functional.max_pool2d(-depth, 2 * reach + 1, 1, reach).view(-1)[pixel]
+        return self.known.view(-1)[pixel] & (nearest - z > max(_CLEAR, 10 * self.noise) * nearest)
 
 
 def depth_view(
@@ -147,6 +168,7 @@ def depth_view(
     edge: float = 0.02,
     range_max: float = 100.0,
     noise: float = 0.0,
+    anchor: bool = True,
     device: torch.device | None = None,
 ) -> DepthView:
     """The surfaces of a depth image.
@@ -161,6 +183,7 @@ def depth_view(
         range_max: depth beyond counts as unknown.
         noise: see `DepthView`. Above 0, single pixels that stand out from their neighbours by more than 5 of it are
             taken for gross errors.
+        anchor: see `DepthView`.
 
     Raises:
         InputError: an image is not of the camera's size.
@@ -183,7 +206,7 @@ def depth_view(
         shade = torch.as_tensor(colour, device=z.device).to(torch.float32)
         _check_size(shade, camera, "colour")
     points = camera.to_world(rays * z[..., None])
-    return DepthView(camera, z, points, rotated(normals, camera.rotation), weight, shade, noise)
+    return DepthView(camera, z, points, rotated(normals, camera.rotation), weight, shade, known, noise, anchor)
 
 
 def _check_size(image: Tensor, camera: PosedCamera, name: str) -> None:

@@ -34,7 +34,7 @@ class FusedMap(Protocol):
         ...
 
     def surface(self) -> SurfacePoints:
-        """All points."""
+        """All points that no view contradicts."""
         ...
 
     def save(self, path: Path, scale: Scale = ARBITRARY) -> None:
@@ -68,13 +68,26 @@ class SurfelFusion:
         self.surfels.fuse(view)
 
     def render(self, camera: PosedCamera) -> Rendered:
-        """See `FusedMap`."""
-        return render(camera, self.surfels.positions, self.surfels.normals, self.surfels.radii)
+        """See `FusedMap`. Anchored surfels first: the others were aligned to them, and would pull after themselves what
+        is aligned to them in turn."""
+        surfels = self.surfels
+        first = self._rendered(camera, surfels.shown & surfels.anchored)
+        rest = self._rendered(camera, surfels.shown & ~surfels.anchored)
+        empty = first.index < 0
+        return Rendered(torch.where(empty, rest.depth, first.depth), torch.where(empty, rest.index, first.index))
+
+    def _rendered(self, camera: PosedCamera, which: torch.Tensor) -> Rendered:
+        surfels, places = self.surfels, torch.nonzero(which)[:, 0]
+        found = render(camera, surfels.positions[places], surfels.normals[places], surfels.radii[places])
+        if not len(places):
+            return found
+        return Rendered(found.depth, torch.where(found.index < 0, -1, places[found.index.clamp(min=0)]))
 
     def surface(self) -> SurfacePoints:
         """See `FusedMap`."""
-        surfels = self.surfels
-        return SurfacePoints(surfels.positions, surfels.normals, surfels.colours, surfels.weights)
+        surfels, shown = self.surfels, self.surfels.shown
+        arrays = (surfels.positions, surfels.normals, surfels.colours, surfels.weights)
+        return SurfacePoints(*(array[shown] for array in arrays))
 
     def save(self, path: Path, scale: Scale = ARBITRARY) -> None:
         """See `FusedMap`."""

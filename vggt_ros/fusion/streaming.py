@@ -237,6 +237,7 @@ class Reconstruction:
                 edge=self.config.edge,
                 range_max=self.config.range_max,
                 noise=MAD_TO_SIGMA * result.residual,
+                anchor=False,
                 device=self.map.device,
             )
         )

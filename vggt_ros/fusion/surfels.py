@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A map of oriented discs (surfels; Pfister et al. 2000, fused as by Keller et al. 2013).
 
-A pixel that sees a surfel where it measures a surface moves it, by their weights; one that measures a surface where
-there is no surfel adds one; a surfel that several views in a row see through is gone, whatever it weighs. The map is
-bounded by what surfels weigh and how long ago they were seen, never by their order.
+A pixel that sees a surfel where it measures a surface moves it, by their weights, if it may (`DepthView.anchor`); one
+that measures a surface where there is no surfel adds one. A surfel that one view clearly sees past is hidden until it
+is confirmed, one that several views in a row see past is gone, whatever it weighs. The map is bounded by what surfels
+weigh and how long ago they were seen, never by their order.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ class SurfelConfig:
         doubts: contradictions in a row, of different views, that remove a surfel: things move. More than one, since a
             single pixel may be grossly wrong.
         max_weight: cap of a surfel's weight, so that the map follows changes.
-        unstable_weight, unstable_views: a surfel lighter than this is removed that many views after it was last seen.
-        max_surfels: bound of memory; 68 bytes each.
+        unstable_weight, unstable_views: a surfel lighter than this, or hidden, is removed that many views after it was
+            last seen.
+        max_surfels: bound of memory; 76 bytes each.
     """
 
     gap: float = 0.05
@@ -56,6 +58,8 @@ class _Arrays:
     weight: Tensor  # (N,) float32
     seen: Tensor  # (N,) int64, number of the view
     doubts: Tensor  # (N,) int64, views that saw through it since
+    hidden: Tensor  # (N,) int64, 1 where a view clearly saw past it since
+    anchored: Tensor  # (N,) int64, 1 where a view placed it that is an anchor (see `DepthView`), else 0
 
     def taken(self, which: Tensor) -> _Arrays:
         return _Arrays(*(getattr(self, part.name)[which] for part in fields(self)))
@@ -74,7 +78,7 @@ class SurfelMap:
         self.evicted = 0
         none = torch.zeros(0, device=self.device)
         three = torch.zeros(0, 3, device=self.device)
-        self._all = _Arrays(three, three, none, three, none, none.to(torch.int64), none.to(torch.int64))
+        self._all = _Arrays(three, three, none, three, none, *(none.to(torch.int64) for _ in range(4)))
 
     def __len__(self) -> int:
         return len(self._all.weight)
@@ -104,6 +108,16 @@ class SurfelMap:
         """(N,) float32: the confidence."""
         return self._all.weight
 
+    @property
+    def shown(self) -> Tensor:
+        """(N,) bool: those that no view contradicts."""
+        return self._all.hidden == 0
+
+    @property
+    def anchored(self) -> Tensor:
+        """(N,) bool: those that an anchor placed; see `DepthView`."""
+        return self._all.anchored > 0
+
     def fuse(self, view: DepthView) -> None:
         """Merge, add and remove surfels by a view."""
         self.views += 1
@@ -114,10 +128,10 @@ class SurfelMap:
         good = view.weight > 0
         # What lies close to a surfel and yet is not the same (an edge, a bend) would only roughen it.
         near = (shown.index >= 0) & ((view.depth - shown.depth).abs() <= self.config.gap * view.depth) & ~same
-        doubtful = near & self._facing(view, shown)
-        self._all = self._all.joined(self._new(view, good & ~same & ~doubtful))
+        self._all = self._all.joined(self._new(view, good & ~same & ~near))
         age = self.views - self._all.seen
-        weak = (self._all.weight < self.config.unstable_weight) & (age >= self.config.unstable_views)
+        weak = (self._all.weight < self.config.unstable_weight) | (self._all.hidden > 0)
+        weak &= age >= self.config.unstable_views
         self._all = self._all.taken(~weak & (self._all.doubts < self.config.doubts))
         self._evict()
 
@@ -141,8 +155,9 @@ class SurfelMap:
         inside = (z > 0) & (u >= 0) & (u < view.camera.width) & (v >= 0) & (v < view.camera.height)
         pixel = torch.where(inside, v * view.camera.width + u, 0).to(torch.int64)
         depth = torch.where(inside & (view.weight.view(-1)[pixel] > 0), view.depth.view(-1)[pixel], 0.0)
-        past = depth - z > max(self.config.see_through, 5 * view.noise) * depth
-        self._all.doubts = self._all.doubts + (past & (depth > 0)).to(torch.int64)
+        past = (depth - z > max(self.config.see_through, 5 * view.noise) * depth) & (depth > 0)
+        self._all.doubts = self._all.doubts + past.to(torch.int64)
+        self._all.hidden = torch.where(inside & view.clearly_past(z, pixel), 1, self._all.hidden)
 
     def _merge(self, view: DepthView, shown: Rendered, same: Tensor) -> None:
         if not same.any():
@@ -160,17 +175,24 @@ class SurfelMap:
         hit = total > 0
         mean = sums / torch.where(hit, total, 1.0)[:, None]
         gain = total / count
-        share = torch.where(hit, gain / (self._all.weight + gain).clamp(min=1e-12), 0.0)[:, None]
         old = self._all
+        # Colours follow whatever is seen; places only what says where they are.
+        moved = hit if view.anchor else hit & (old.anchored == 0)
+        tinge = torch.where(hit, gain / (old.weight + gain).clamp(min=1e-12), 0.0)[:, None]
+        share = torch.where(moved[:, None], tinge, 0.0)
+        if view.anchor:
+            share = torch.where((hit & (old.anchored == 0))[:, None], 1.0, share)
         normal = torch.lerp(old.normal, torch.where(hit[:, None], mean[:, 3:6], old.normal), share)
         self._all = _Arrays(
             old.position + share * mean[:, :3],
             normal / normal.norm(dim=-1, keepdim=True).clamp(min=1e-6),
-            torch.where(hit, torch.minimum(old.radius, mean[:, 9]), old.radius),
-            torch.lerp(old.colour, mean[:, 6:9], share).clamp(0, 255),
-            (old.weight + torch.where(hit, gain, 0.0)).clamp(max=self.config.max_weight),
+            torch.where(moved, torch.minimum(old.radius, mean[:, 9]), old.radius),
+            torch.lerp(old.colour, mean[:, 6:9], tinge).clamp(0, 255),
+            (old.weight + torch.where(moved, gain, 0.0)).clamp(max=self.config.max_weight),
             torch.where(hit, self.views, old.seen),
             torch.where(hit, 0, old.doubts),
+            torch.where(hit, 0, old.hidden),
+            torch.where(hit, 1, old.anchored) if view.anchor else old.anchored,
         )
 
     def _new(self, view: DepthView, where: Tensor) -> _Arrays:
@@ -184,6 +206,8 @@ class SurfelMap:
             view.weight[where],
             seen,
             torch.zeros_like(seen),
+            torch.zeros_like(seen),
+            torch.full_like(seen, int(view.anchor)),
         )
 
     def _evict(self) -> None:
@@ -200,7 +224,7 @@ class SurfelMap:
     # -- files ---------------------------------------------------------------------------------------------------------
 
     def save(self, path: Path, more: Mapping[str, np.ndarray] | None = None) -> None:
-        """Write all surfels as .npz: position, normal, radius, colour, weight, seen, doubts; and `more`."""
+        """Write all surfels as .npz, an array for each thing that is known of them, and `more`."""
         arrays = {part.name: getattr(self._all, part.name).cpu().numpy() for part in fields(self._all)}
         write_npz(path, {**arrays, **(more or {})})
 

@@ -41,8 +41,9 @@ class TsdfConfig:
         max_weight: cap of a voxel's weight.
         free_weight: weight of "seen through" over that of "surface".
         doubts: a voxel at a surface becomes free when so many views in a row see clearly through it, whatever it
-            weighs: things move. More than one, since a single pixel may be grossly wrong.
-        max_blocks: bound of memory; a block takes 10.5 KiB. Beyond, blocks with the least weight are dropped,
+            weighs: things move. More than one, since a single pixel may be grossly wrong. After one that clearly sees
+            through (`DepthView.clearly_past`) it is hidden until it is confirmed.
+        max_blocks: bound of memory; a block takes 11.5 KiB. Beyond, blocks with the least weight are dropped,
             and of these those not seen for longest.
     """
 
@@ -76,6 +77,9 @@ class TsdfVolume:
         self._weights = torch.zeros(0, VOXELS, device=self.device)
         self._colours = torch.zeros(0, VOXELS, 3, device=self.device)
         self._doubts = torch.zeros(0, VOXELS, dtype=torch.uint8, device=self.device)
+        # 1 where a view that is an anchor (see `DepthView`) saw a surface; only such views change it then.
+        self._anchored = torch.zeros(0, VOXELS, dtype=torch.uint8, device=self.device)
+        self._hidden = torch.zeros(0, VOXELS, dtype=torch.uint8, device=self.device)
         self._seen = torch.zeros(0, dtype=torch.int64, device=self.device)
         self._offsets = offsets(SIDE, self.device)
 
@@ -129,11 +133,15 @@ class TsdfVolume:
             self._weights = torch.cat([self._weights, self._weights.new_zeros(grow, VOXELS)])
             self._colours = torch.cat([self._colours, self._colours.new_zeros(grow, VOXELS, 3)])
             self._doubts = torch.cat([self._doubts, self._doubts.new_zeros(grow, VOXELS)])
+            self._anchored = torch.cat([self._anchored, self._anchored.new_zeros(grow, VOXELS)])
+            self._hidden = torch.cat([self._hidden, self._hidden.new_zeros(grow, VOXELS)])
             self._seen = torch.cat([self._seen, self._seen.new_zeros(grow)])
         self._values[rows] = 0
         self._weights[rows] = 0
         self._colours[rows] = 0
         self._doubts[rows] = 0
+        self._anchored[rows] = 0
+        self._hidden[rows] = 0
         self._seen[rows] = self.views
 
     def _update(self, some: slice, view: DepthView) -> None:
@@ -159,17 +167,24 @@ class TsdfVolume:
         # In front of the plane, and yet behind what the pixel sees: another surface hides it.
         weight = torch.where((distance >= reach) & ~free, 0.0, weight).view(len(rows), VOXELS)
         value = (distance / reach).clamp(-1, 1).view(len(rows), VOXELS)
-        old = self._weights[rows]
-        total = old + weight
-        share = weight / torch.where(total > 0, total, 1.0)
+        old, anchored = self._weights[rows], self._anchored[rows]
+        taken = weight if view.anchor else torch.where(anchored > 0, 0.0, weight)
+        total = old + taken
+        share = taken / torch.where(total > 0, total, 1.0)
         self._values[rows] += share * (value - self._values[rows])
         near = torch.where(value.abs() < 1, share, 0.0)[..., None]
         colour = view.colour.reshape(-1, 3)[flat].view(len(rows), VOXELS, 3)
         self._colours[rows] += near * (colour - self._colours[rows])
         self._weights[rows] = total.clamp(max=self.config.max_weight)
+        if view.anchor:
+            self._anchored[rows] = torch.where((weight > 0) & (value.abs() < 1), 1, anchored)
         self._seen[rows] = torch.where((weight > 0).any(-1), self.views, self._seen[rows])
-        past = free & (gap > _CLEARLY * view.noise * (gap + own[:, 2]))
-        self._doubt(rows, past.view(value.shape) & (weight > 0), ~free.view(value.shape) & (weight > 0), weight)
+        past = (free & (gap > _CLEARLY * view.noise * (gap + own[:, 2]))).view(value.shape) & (weight > 0)
+        confirmed = ~free.view(value.shape) & (weight > 0)
+        clearly = inside & (distance >= reach) & view.clearly_past(own[:, 2], flat)
+        hidden = torch.where(clearly.view(value.shape) & (self._values[rows] < 1), 1, self._hidden[rows])
+        self._hidden[rows] = torch.where(confirmed, 0, hidden)
+        self._doubt(rows, past, confirmed, weight)
 
     def _doubt(self, rows: Tensor, past: Tensor, confirmed: Tensor, weight: Tensor) -> None:
         """Count the views in a row that see past a voxel; free it when they are enough."""
@@ -179,6 +194,8 @@ class TsdfVolume:
         self._values[rows] = torch.where(freed, 1.0, self._values[rows])
         self._weights[rows] = torch.where(freed, weight, self._weights[rows])
         self._doubts[rows] = torch.where(freed, 0, doubts)
+        self._hidden[rows] = torch.where(freed, 0, self._hidden[rows])
+        self._anchored[rows] = torch.where(freed, 0, self._anchored[rows])
 
     def _in_sight(self, blocks: Tensor, rows: Tensor, view: DepthView) -> tuple[Tensor, Tensor]:
         """Those of the blocks that may have a voxel in the camera's frustum: by their centre, give or take a radius."""
@@ -264,7 +281,7 @@ class TsdfVolume:
             x, y, z = (slice(SIDE, side) if one else slice(0, SIDE) for one in step.tolist())
             first = (slice(0, 1) if one else slice(0, SIDE) for one in step.tolist())
             take = (slice(None), *first)
-            known = self._weights[rows] >= min_weight
+            known = (self._weights[rows] >= min_weight) & (self._hidden[rows] == 0)
             values[here, x, y, z] = torch.where(known, self._values[rows], torch.nan).view(cube)[take]
             weights[here, x, y, z] = self._weights[rows].view(cube)[take]
             colours[here, x, y, z] = self._colours[rows].view(*cube, 3)[take]
@@ -276,17 +293,18 @@ class TsdfVolume:
     def save(self, path: Path, more: Mapping[str, np.ndarray] | None = None) -> None:
         """Write the observed voxels as .npz.
 
-        Keys: `coords` (N, 3) voxel centres, `values` (N,) -1..1, `weights` (N,), `colours` (N, 3) 0..255, `voxel`,
-        `truncation`; `more` beside them.
+        Keys: `coords` (N, 3) voxel centres, `values` (N,) -1..1, `weights` (N,), `colours` (N, 3) 0..255,
+        `anchored` (N,) 0 or 1, `voxel`, `truncation`; `more` beside them.
         """
         order = self._index.rows
         places = self._places(unpack(self._index.keys))
-        known = self._weights[order] > 0
+        known = (self._weights[order] > 0) & (self._hidden[order] == 0)
         arrays = {
             "coords": places[known],
             "values": self._values[order][known],
             "weights": self._weights[order][known],
             "colours": self._colours[order][known],
+            "anchored": self._anchored[order][known],
         }
         numbers = {"voxel": np.float64(self.config.voxel), "truncation": np.float64(self.config.reach)}
         write_npz(path, {**{key: array.cpu().numpy() for key, array in arrays.items()}, **numbers, **(more or {})})
@@ -298,7 +316,7 @@ class TsdfVolume:
         Raises:
             InputError: the file is no field.
         """
-        arrays = ("coords", "values", "weights", "colours")
+        arrays = ("coords", "values", "weights", "colours", "anchored")
         data = read_npz(path, "a saved field", (*arrays, "voxel", "truncation"))
         voxel, truncation = float(data["voxel"]), float(data["truncation"])
         volume = cls(replace(config or TsdfConfig(), voxel=voxel, truncation=truncation), device)
@@ -311,6 +329,7 @@ class TsdfVolume:
         volume._make(torch.unique(keys))
         local = voxels - block * SIDE
         place = (volume._index.find(keys), (local[:, 0] * SIDE + local[:, 1]) * SIDE + local[:, 2])
-        for name, array in (("values", volume._values), ("weights", volume._weights), ("colours", volume._colours)):
-            array[place] = torch.from_numpy(data[name].astype(np.float32)).to(volume.device)
+        for name in arrays[1:]:
+            array = getattr(volume, f"_{name}")
+            array[place] = torch.from_numpy(data[name]).to(array)
         return volume

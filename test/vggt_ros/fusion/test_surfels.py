@@ -64,18 +64,74 @@ def test_noise_averages_out() -> None:
     assert float((surfels.positions[often, 2] - 2.0).mean().abs()) < 0.002
 
 
-def test_what_two_views_in_a_row_see_past_is_removed(room: Room) -> None:
-    surfels = SurfelMap()
+def _block(depth: float = 1.2) -> np.ndarray:
     block = _wall(2.0)
-    block[16:32, 24:40] = 1.2
+    block[16:32, 24:40] = depth
+    return block
+
+
+def _near(surfels: SurfelMap) -> tuple[int, int]:
+    """How many surfels of the block there are, and are shown."""
+    near = surfels.positions[:, 2] < 1.9
+    return int(near.sum()), int((near & surfels.shown).sum())
+
+
+def test_what_a_view_clearly_sees_past_is_hidden_until_it_is_confirmed_and_removed_by_two() -> None:
+    surfels = SurfelMap()
     for _ in range(5):
-        surfels.fuse(depth_view(_CAMERA, block))
-    near = int((surfels.positions[:, 2] < 1.5).sum())
-    assert near > 100
+        surfels.fuse(depth_view(_CAMERA, _block()))
+    near, shown = _near(surfels)
+    assert near == shown > 100
     surfels.fuse(depth_view(_CAMERA, _wall(2.0)))
-    assert int((surfels.positions[:, 2] < 1.5).sum()) == near
+    # All but the outline: there the pixels around still show the block's side of it.
+    assert _near(surfels) == (near, 0)
+    assert float(SurfelFusion(surfels).render(_CAMERA).depth[24, 32]) == 2.0
+    assert float(SurfelFusion(surfels).surface().positions[:, 2].min()) > 1.9
+    surfels.fuse(depth_view(_CAMERA, _block()))
+    assert _near(surfels) == (near, shown)
+    for _ in range(2):
+        surfels.fuse(depth_view(_CAMERA, _wall(2.0)))
+    assert _near(surfels) == (0, 0)
+
+
+def test_a_view_that_is_not_sure_and_a_gross_error_hide_nothing() -> None:
+    surfels = SurfelMap()
+    for _ in range(5):
+        surfels.fuse(depth_view(_CAMERA, _block(1.6)))
+    near, _ = _near(surfels)
+    surfels.fuse(depth_view(_CAMERA, _wall(2.0)))  # 20 % further
+    assert _near(surfels) == (near, near)
     surfels.fuse(depth_view(_CAMERA, _wall(2.0)))
-    assert int((surfels.positions[:, 2] < 1.5).sum()) == 0
+    assert _near(surfels) == (0, 0)
+    surfels = SurfelMap()
+    surfels.fuse(depth_view(_CAMERA, _block()))
+    wrong = _block()
+    wrong[24, 32] = 8.0
+    wrong[20:23, 26:30] = 8.0  # smaller than what is looked at around a pixel
+    surfels.fuse(depth_view(_CAMERA, wrong))
+    assert bool(surfels.shown.all())
+
+
+def test_a_view_that_was_aligned_to_the_map_does_not_move_it() -> None:
+    surfels = SurfelMap()
+    surfels.fuse(depth_view(_CAMERA, _wall(2.0), colour=np.full((48, 64, 3), 100, np.uint8)))
+    before = surfels.positions.clone()
+    assert bool(surfels.anchored.all())
+    other = np.full((48, 64, 3), 200, np.uint8)
+    for _ in range(10):
+        surfels.fuse(depth_view(_CAMERA, _wall(2.04), 1.0, other, anchor=False))
+    assert torch.equal(surfels.positions, before)
+    assert float(surfels.colours.mean()) > 120
+    # It fills in what is not there, and gives way to one that knows.
+    surfels = SurfelMap()
+    surfels.fuse(depth_view(_CAMERA, _wall(2.04), anchor=False))
+    assert not bool(surfels.anchored.any())
+    surfels.fuse(depth_view(_CAMERA, _wall(2.0)))
+    assert bool(surfels.anchored.all())
+    assert float((surfels.positions[:, 2] - 2.0).abs().max()) < 1e-3
+    # What was aligned never hides from alignment what it was aligned to.
+    surfels.fuse(depth_view(_CAMERA, _block(), anchor=False))
+    assert float((SurfelFusion(surfels).render(_CAMERA).depth[24, 32] - 2.0).abs()) < 1e-3
 
 
 def test_the_moving_sphere_is_gone_where_two_views_saw_past_it(room: Room) -> None:
