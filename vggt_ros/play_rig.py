@@ -40,7 +40,7 @@ from depth_ros.camera_infos import info_of_camera
 from vggt_ros.feeds import Batch, chosen, image_batches, image_folders, video_batches, video_files
 from vggt_ros.rig import Rig, read_intrinsics, read_poses
 
-_SETTLE_S = 0.3
+_SETTLE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class PlayOptions:
         loop: start again at the end; stamps go on, unless they are counted.
         start_s: stamp of the first instant, the others follow by the rate; None: the time of publishing.
         world_frame: parent of the cameras.
-        wait: wait until somebody subscribes to each camera.
+        subscribers: wait until so many subscribe to each camera's images; 0: do not wait.
 
     Raises:
         InputError: a value makes no sense.
@@ -72,15 +72,15 @@ class PlayOptions:
     loop: bool = False
     start_s: float | None = None
     world_frame: str = "map"
-    wait: bool = True
+    subscribers: int = 1
 
     def __post_init__(self) -> None:
         if (self.images is None) == (self.videos is None):
             raise InputError("expected --images or --videos, found both or neither")
         if not self.rate > 0 or self.frame_step < 1:
             raise InputError(f"expected a rate above 0 and a step from 1, found {self.rate} and {self.frame_step}")
-        if self.start_s is not None and self.start_s < 0:
-            raise InputError(f"expected a first stamp from 0 s, found {self.start_s}")
+        if (self.start_s or 0) < 0 or self.subscribers < 0:
+            raise InputError(f"expected a stamp and a count from 0, found {self.start_s} and {self.subscribers}")
 
 
 class RigPlayer(Node):
@@ -130,7 +130,7 @@ class RigPlayer(Node):
     def _run(self) -> None:
         code = 0
         try:
-            if self._options.wait:
+            if self._options.subscribers:
                 self._wait_for_subscribers()
             self._play()
             for publisher in self._images.values():  # one that vanishes at once takes its last messages with it
@@ -148,13 +148,14 @@ class RigPlayer(Node):
     def _wait_for_subscribers(self) -> None:
         told = time.monotonic()
         while not self._stop.wait(0.02):
-            silent = [name for name, out in self._images.items() if not out.get_subscription_count()]
+            wanted = self._options.subscribers
+            silent = [name for name, out in self._images.items() if out.get_subscription_count() < wanted]
             if not silent:
                 self._stop.wait(_SETTLE_S)  # discovery of the other topics
                 return
             if time.monotonic() - told > 5:
                 told = time.monotonic()
-                self.get_logger().info(f"waiting for a subscriber of /{silent[0]}/image_rect")
+                self.get_logger().info(f"waiting for {wanted} subscriber(s) of /{silent[0]}/image_rect")
 
     def _play(self) -> None:
         while not self._stop.is_set():
@@ -213,7 +214,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--loop", action="store_true", help="start again at the end, until stopped")
     add("--start_stamp", type=float, help="stamp of the first instant [s]; default: the time of publishing")
     add("--world_frame", default="map", help="parent of the cameras")
-    add("--no_wait", action="store_true", help="do not wait until somebody subscribes to each camera")
+    add("--subscribers", type=int, default=1, help="wait until so many subscribe to each camera; 0: do not wait")
     return parser
 
 
@@ -236,7 +237,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 loop=told.loop,
                 start_s=told.start_stamp,
                 world_frame=told.world_frame,
-                wait=not told.no_wait,
+                subscribers=told.subscribers,
             )
         )
 

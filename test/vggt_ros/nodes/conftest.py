@@ -82,8 +82,8 @@ class NodeRoom:
 
 
 @pytest.fixture
-def start(ros: Any, room: Room, disparities: Path) -> Iterator[Callable[..., NodeRoom]]:
-    """start(**parameters): an active node in the room, with bootstraps and depth from files, and its camera_info."""
+def vggt(ros: Any, room: Room, disparities: Path) -> Iterator[Callable[..., NodeRoom]]:
+    """vggt(**parameters): an active node in the room, with bootstraps and depth from files, and its camera_info."""
     from vggt_ros.node import VggtNode
 
     def make(

@@ -42,8 +42,8 @@ def depth_error(room: Room, name: str, step: int, msg: Image) -> float:
 
 
 @pytest.mark.parametrize("fusion", ["surfel", "tsdf"])
-def test_the_room_within_the_bound(ros: Any, start: Callable[..., Any], room: Room, fusion: str) -> None:
-    scene = start(fusion=fusion, points_rate=20.0)
+def test_the_room_within_the_bound(ros: Any, vggt: Callable[..., Any], room: Room, fusion: str) -> None:
+    scene = vggt(fusion=fusion, points_rate=20.0)
     depths = {name: ros.listen(Image, f"/vggt/depth/{name}") for name in CAMERAS}
     unscaled = ros.listen(Image, "/vggt/unscaled_depth/left")
     infos = ros.listen(CameraInfo, "/vggt/depth/front/camera_info")
