@@ -183,7 +183,7 @@ def _signature(config: BevConfig, part: str, *, planes: bool) -> _Signature:
     from aot_runtime import golden
 
     made = _Signature()
-    cameras, (height, width), bins = config.cameras, config.frustum.size, config.frustum.bins
+    cameras, (height, width), bins = config.slots, config.frustum.size, config.frustum.bins
     if part in ("fused", "image"):
         law = golden.uniform(-2.0, 2.5)
         made.add(
@@ -239,7 +239,7 @@ def _lifted(config: BevConfig) -> list[tuple[str, tuple[int, ...], Law]]:
     """(name, shape, law) of what the image stage gives."""
     from aot_runtime import golden
 
-    cameras, bins, size = config.cameras, config.frustum.bins, config.frustum.size
+    cameras, bins, size = config.slots, config.frustum.bins, config.frustum.size
     if config.volume:
         return [("volume", (cameras, bins, *size, config.channels), golden.uniform(-0.1, 0.1))]
     return [

@@ -132,12 +132,12 @@ class ArtifactChain(Chain):
             return self._parts["pool"].run(**lifted, **cells)["pooled"]
         import torch
 
-        from bev_ros.lifted import join_heights, pool_lifted
+        from bev_ros.lifted import join_layers, pool_lifted
         from bev_ros.tables import TableTensors
 
         with torch.inference_mode():
             rows = pool_lifted(tuple(lifted.values()), TableTensors(**cells), self.config.map_shape)
-            return join_heights(rows) if self.config.keep_z else rows
+            return join_layers(rows)
 
     def close(self) -> None:
         for model in self.models:

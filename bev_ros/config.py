@@ -28,10 +28,18 @@ HEADS = ("lss", "bevdepth")
 """One 1x1 convolution, or BEVDepth's camera-aware depth network."""
 BEV_STAGES = ("none", "resnet18")
 """What refines the pooled map: nothing, or the three stages of a ResNet-18 and a SECONDFPN of BEVDepth's head."""
+_COUNTS = (
+    "cameras",
+    "sweeps",
+    "base_channels",
+    "neck_channels",
+    "mid_channels",
+    "channels",
+    "bev_base",
+    "bev_channels",
+)
 STRIDES = (4, 8, 16, 32)
 """Image pixels per pixel of the four stages of a ResNet."""
-CAMERA_NUMBERS = 27
-"""Numbers of a camera that BEVDepth's gates see, see `bev_ros.geometry`."""
 BEV_MULTIPLE = 8
 """Cells of a map with a BEV stage come in groups of so many: its coarsest level."""
 
@@ -48,7 +56,9 @@ class BevConfig:
         stride: image pixels per pixel of the features.
         pixels: where pixels lie, a member of `bev_ros.geometry.PIXEL_RULES`.
         order: of the network's channels, a member of `bev_ros.images.ORDERS`.
-        cameras: images at a time.
+        cameras: images of one instant.
+        sweeps: instants at a time, the key frame first; their maps are joined on channels, as BEVDepth's networks of
+            several key frames have them.
         backbone: a member of BACKBONES.
         base_channels: of its first stage; 64 in the published ones.
         neck: a member of NECKS.
@@ -76,6 +86,7 @@ class BevConfig:
     pixels: str = "corners"
     order: str = "rgb"
     cameras: int = 6
+    sweeps: int = 1
     backbone: str = "resnet50"
     base_channels: int = 64
     neck: str = "second_fpn"
@@ -103,11 +114,22 @@ class BevConfig:
         ):
             if value not in known:
                 raise InputError(f"expected {option} {', '.join(str(item) for item in known)}, found {value!r}")
-        counts = ("cameras", "base_channels", "neck_channels", "mid_channels", "channels", "bev_base", "bev_channels")
+        counts = (
+            "cameras",
+            "sweeps",
+            "base_channels",
+            "neck_channels",
+            "mid_channels",
+            "channels",
+            "bev_base",
+            "bev_channels",
+        )
         for option in counts:
             if getattr(self, option) < 1:
                 raise InputError(f"expected {option} from 1, found {getattr(self, option)}")
         self._check_geometry()
+        if self.keep_z and self.sweeps > 1:
+            raise InputError(f"expected heights apart or several sweeps, found keep_z and {self.sweeps} sweeps")
         if self.use_da and self.head != "bevdepth":
             raise InputError("expected use_da with the head bevdepth, found it with lss", "leave it out")
         if self.neck == "second_fpn" and self.neck_channels % 4:
@@ -133,8 +155,18 @@ class BevConfig:
 
     @property
     def map_shape(self) -> tuple[int, ...]:
-        """Cells of the pooled map: (Y, X), or (Z, Y, X) where z is kept."""
-        return (self.grid.nz, *self.grid.shape) if self.keep_z else self.grid.shape
+        """Cells of what is pooled: (Y, X), or (layers, Y, X) where there are several."""
+        return (self.layers, *self.grid.shape) if self.layers > 1 or self.keep_z else self.grid.shape
+
+    @property
+    def layers(self) -> int:
+        """Maps that are pooled side by side and then joined on channels: one of each height or sweep."""
+        return self.grid.nz if self.keep_z else self.sweeps
+
+    @property
+    def slots(self) -> int:
+        """Images at a time."""
+        return self.cameras * self.sweeps
 
     @property
     def cells(self) -> int:
@@ -145,7 +177,7 @@ class BevConfig:
     def lifted_points(self) -> int:
         """Points of all cameras, in the grid or not."""
         height, width = self.frustum.size
-        return self.cameras * self.frustum.bins * height * width
+        return self.slots * self.frustum.bins * height * width
 
     @property
     def camera_aware(self) -> bool:
@@ -160,7 +192,7 @@ class BevConfig:
     @property
     def pooled_channels(self) -> int:
         """Channels of the pooled map."""
-        return self.channels * (self.grid.nz if self.keep_z else 1)
+        return self.channels * self.layers
 
     @property
     def output_channels(self) -> int:

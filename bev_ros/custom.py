@@ -5,7 +5,7 @@ The class replaces backbone, neck and head; geometry, tables, pooling, BEV stage
 `torch.nn.Module` that
 
 * is made by `Class(config, **custom_options)`, `config` being the `BevConfig` (sizes: `config.image`, `config.frustum`,
-  `config.cameras`, `config.channels`);
+  `config.slots`, `config.channels`);
 * has `forward(images, cameras)`: `images` (N, 3, H, W) float32, RGB, resized, cropped and normalised as
   `bev_ros.images` does; `cameras` (N, 27) float32, see `bev_ros.geometry.camera_vector`; both on the device where the
   module was moved to;
@@ -106,15 +106,15 @@ def _try(module: torch.nn.Module, config: BevConfig) -> None:
 
     height, width = config.frustum.size
     wanted = {
-        "depth": (config.cameras, config.frustum.bins, height, width),
-        "context": (config.cameras, config.channels, height, width),
+        "depth": (config.slots, config.frustum.bins, height, width),
+        "context": (config.slots, config.channels, height, width),
     }
     try:
         with torch.inference_mode():
-            found = module(torch.zeros(config.cameras, 3, *config.image), torch.zeros(config.cameras, VECTOR))
+            found = module(torch.zeros(config.slots, 3, *config.image), torch.zeros(config.slots, VECTOR))
     except Exception as error:
         raise InputError(
-            f"expected {config.custom_encoder} to run on {config.cameras} images of {config.image[1]}x"
+            f"expected {config.custom_encoder} to run on {config.slots} images of {config.image[1]}x"
             f"{config.image[0]}, found {type(error).__name__}: {error}",
             "see bev_ros.custom for what its forward takes",
         ) from error

@@ -30,7 +30,7 @@ PRECISIONS = ("fp32", "fp16", "bf16")
 DEFAULT_PRESET = "bevdepth-r50-256x704"
 # Option -> field of the configuration, where both hold the same.
 _FIELDS = (
-    *("backbone", "base_channels", "neck", "neck_channels", "head", "mid_channels", "channels", "stride"),
+    *("backbone", "base_channels", "neck", "neck_channels", "head", "mid_channels", "channels", "stride", "sweeps"),
     *("bev_stage", "pixels", "order", "custom_encoder"),
 )
 
@@ -64,7 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--stride", type=int, choices=STRIDES, help="image pixels per pixel of the features")
     add("--pixels", choices=PIXEL_RULES, help="where pixels lie, see bev_ros.geometry")
     add("--order", choices=ORDERS, help="of the network's channels")
-    add("--num-cams", type=int, help="images at a time; a rig may have fewer")
+    add("--num-cams", type=int, help="images of an instant; a rig may have fewer")
+    add("--sweeps", type=int, help="instants at a time, whose maps are joined on channels (default 1)")
     add("--bev-stage", choices=BEV_STAGES, help="network on the pooled map")
     add("--custom-encoder", metavar="MODULE:CLASS", help="your own network of the images, see bev_ros.custom")
     add("--split-stages", action="store_true", help="<name>_image, <name>_pool and <name>_bev instead of one file")

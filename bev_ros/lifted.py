@@ -32,9 +32,12 @@ def pool_lifted(
     return as_map(rows[:-1], map_shape)
 
 
-def join_heights(rows: Tensor) -> Tensor:
-    """(C, Z, Y, X) -> (Z * C, Y, X): heights one after the other, each with all channels, as BEVDet joins them."""
-    return rows.transpose(0, 1).reshape(-1, *rows.shape[2:])
+def join_layers(rows: Tensor) -> Tensor:
+    """(C, L, Y, X) -> (L * C, Y, X); (C, Y, X) stays.
+
+    Layers come one after the other, each with all channels, as BEVDet joins heights and BEVDepth joins sweeps.
+    """
+    return rows if rows.dim() == 3 else rows.transpose(0, 1).reshape(-1, *rows.shape[2:])
 
 
 class LiftedPlanes(nn.Module):

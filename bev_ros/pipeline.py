@@ -9,7 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from bev_ros.config import BevConfig
 from bev_ros.geometry import VECTOR, camera_vectors
 from bev_ros.lenses import Lenses
 from bev_ros.table_cache import TableCache
-from bev_ros.tables import PoolingTables
+from bev_ros.tables import PoolingTables, join_tables
 
 if TYPE_CHECKING:
     import torch
@@ -118,13 +118,13 @@ class BevPipeline:
         self._lenses = Lenses()
         self._tables = TableCache(config.frustum, config.grid, keep_z=config.keep_z, folder=tables_dir)
         self._known: OrderedDict[str, _Calibrated] = OrderedDict()
-        count = min(config.cameras, os.cpu_count() or 1) if workers is None else workers
+        count = min(config.slots, os.cpu_count() or 1) if workers is None else workers
         self._workers = ThreadPoolExecutor(count, "bev_prepare") if count > 1 else None
         self._on_cuda = self.chain.device.type == "cuda"
         self._graphs = cuda_graph and self._on_cuda and self.chain.capturable
         self._graph: _Graph | None = None
         self._problems: list[str] = []
-        shape = (config.cameras, 3, *config.image)
+        shape = (config.slots, 3, *config.image)
         self._host = torch.zeros(shape, pin_memory=self._on_cuda)
         self._result = torch.zeros(config.shape, pin_memory=self._on_cuda)
         self._images = torch.zeros(shape, device=self.chain.device) if self._on_cuda else self._host
@@ -164,17 +164,40 @@ class BevPipeline:
 
         Raises:
             InputError: no image at all, one of a camera that the rig does not have, of another size or type, an unknown
-                kind of distortion, or too many cameras.
+                kind of distortion, too many cameras, or the network takes several sweeps.
+            ArtifactError: the pipeline is closed.
         """
-        self._check(images, rig)
-        used = tuple(name for name in rig.names if name in images)
+        return self.process_sweeps([(images, rig)])
+
+    def process_sweeps(self, sweeps: Sequence[tuple[Mapping[str, np.ndarray], Rig]]) -> BevResult:
+        """The map of several instants, for networks with several sweeps.
+
+        Args:
+            sweeps: images and rig, as of `process`, of as many instants as the network takes, the key frame first. The
+                rigs' `sensor_to_ego` lead to the vehicle **as it stood at the key frame**: this is where the vehicle's
+                motion comes in. Where there is no earlier instant yet, give the key frame again.
+
+        Returns:
+            As of `process`; cameras and missing ones are those of the key frame.
+
+        Raises:
+            As `process`.
+        """
+        if len(sweeps) != self.config.sweeps:
+            raise InputError(
+                f"expected {self.config.sweeps} sweeps as the encoder {self.config.name} takes, found {len(sweeps)}",
+                "call process_sweeps with all of them, or export an encoder of another number of sweeps",
+            )
+        for images, rig in sweeps:
+            self._check(images, rig)
         with self._lock:
             if self._closed:
                 raise ArtifactError(f"expected an open pipeline, found {self.config.name} closed", "open another")
             start = time.perf_counter()
-            seen = self._pinhole(rig)
-            self._prepare(images, rig)
+            seen = [self._pinhole(rig) for _, rig in sweeps]
+            self._prepare(sweeps)
             prepared = time.perf_counter()
+            used = [tuple(name for name in rig.names if name in images) for images, rig in sweeps]
             key, calibrated, built = self._calibrate(seen, used)
             ready = time.perf_counter()
             features = self._run(key, calibrated)
@@ -191,8 +214,8 @@ class BevPipeline:
             problems.append(f"not finite: {bad} of {features.size} values")
         return BevResult(
             features,
-            used,
-            tuple(name for name in rig.names if name not in images),
+            used[0],
+            tuple(name for name in sweeps[0][1].names if name not in used[0]),
             built,
             {name: seconds * 1e3 for name, seconds in timings.items()},
             tuple(problems),
@@ -222,15 +245,17 @@ class BevPipeline:
         """The rig that undistorted images obey."""
         return Rig(tuple(self._lenses.pinhole(camera) for camera in rig), rig.frame)
 
-    def _prepare(self, images: Mapping[str, np.ndarray], rig: Rig) -> None:
+    def _prepare(self, sweeps: Sequence[tuple[Mapping[str, np.ndarray], Rig]]) -> None:
         """Fill the network's input; slots of absent cameras are zero, and nobody reads what comes of them."""
         todo = []
-        for slot in range(self.config.cameras):
-            if slot >= len(rig) or rig.cameras[slot].name not in images:
-                self._host[slot].zero_()
-            else:
-                camera = rig.cameras[slot]
-                todo.append((slot, camera, images[camera.name]))
+        for sweep, (images, rig) in enumerate(sweeps):
+            for index in range(self.config.cameras):
+                slot = sweep * self.config.cameras + index
+                if index >= len(rig) or rig.cameras[index].name not in images:
+                    self._host[slot].zero_()
+                else:
+                    camera = rig.cameras[index]
+                    todo.append((slot, camera, images[camera.name]))
         if self._workers is None or len(todo) < 2:
             for item in todo:
                 self._fill(*item)
@@ -244,21 +269,29 @@ class BevPipeline:
         transform = self.config.frustum.transform((camera.width, camera.height))
         self._host[slot].copy_(prepare(straight, transform, order=self.config.order))
 
-    def _calibrate(self, rig: Rig, used: tuple[str, ...]) -> tuple[str, _Calibrated, bool]:
+    def _calibrate(self, rigs: Sequence[Rig], used: Sequence[tuple[str, ...]]) -> tuple[str, _Calibrated, bool]:
         """(key, what lies on the device, whether tables were built)."""
         import torch
 
-        key = self._tables.key(rig, used)
+        key = " ".join(self._tables.key(rig, names) for rig, names in zip(rigs, used))
         known = self._known.get(key)
         built = False
         if known is None:
-            found = self._tables.find(rig, used)
-            built = found.origin == "built"
-            if found.problem:
-                self._problems.append(found.problem)
-            vectors = np.zeros((self.config.cameras, VECTOR), np.float32)
-            vectors[: len(rig)] = camera_vectors(rig, self.config.frustum)
-            known = _Calibrated(torch.from_numpy(vectors).to(self.chain.device), self._cells(found.tables))
+            tables = []
+            for rig, names in zip(rigs, used):
+                found = self._tables.find(rig, names)
+                built = built or found.origin == "built"
+                if found.problem:
+                    self._problems.append(found.problem)
+                # Slots that the rig has no camera for have no points.
+                tables.append(replace(found.tables, shape=(self.config.cameras, *found.tables.shape[1:])))
+            vectors = np.zeros((self.config.sweeps, self.config.cameras, VECTOR), np.float32)
+            # Of the key frame for all sweeps, as BEVDepth has it.
+            vectors[:, : len(rigs[0])] = camera_vectors(rigs[0], self.config.frustum)
+            known = _Calibrated(
+                torch.from_numpy(vectors.reshape(-1, VECTOR)).to(self.chain.device),
+                self._cells(tables[0] if len(tables) == 1 else join_tables(tables)),
+            )
             self._known[key] = known
             while len(self._known) > _KEPT:
                 self._known.popitem(last=False)
@@ -268,13 +301,9 @@ class BevPipeline:
     def _cells(self, tables: PoolingTables) -> tuple[torch.Tensor, ...]:
         import torch
 
-        if not self.chain.planes:
-            return tuple(tables.tensors(self.chain.device))
-        height, width = self.config.frustum.size
-        planes = np.full((self.config.frustum.bins, self.config.cameras * height * width), tables.cells, np.int64)
-        found = tables.planes()
-        planes[:, : found.shape[1]] = found
-        return (torch.from_numpy(planes).to(self.chain.device),)
+        if self.chain.planes:
+            return (torch.from_numpy(tables.planes()).to(self.chain.device),)
+        return tuple(tables.tensors(self.chain.device))
 
     def _run(self, key: str, calibrated: _Calibrated) -> np.ndarray:
         import torch

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aot_runtime.deform_conv import deform_conv2d
-from bev_ros.config import CAMERA_NUMBERS
+from bev_ros.geometry import VECTOR
 from bev_ros.model.resnet import BasicBlock
 
 DILATIONS = (1, 6, 12, 18)
@@ -96,10 +96,10 @@ class DepthNet(nn.Module):
         super().__init__()
         self.reduce_conv = nn.Sequential(nn.Conv2d(channels, mid, 3, padding=1), nn.BatchNorm2d(mid), nn.ReLU())
         self.context_conv = nn.Conv2d(mid, context, 1)
-        self.bn = nn.BatchNorm1d(CAMERA_NUMBERS)
-        self.depth_mlp = Mlp(CAMERA_NUMBERS, mid)
+        self.bn = nn.BatchNorm1d(VECTOR)
+        self.depth_mlp = Mlp(VECTOR, mid)
         self.depth_se = CameraGate(mid)
-        self.context_mlp = Mlp(CAMERA_NUMBERS, mid)
+        self.context_mlp = Mlp(VECTOR, mid)
         self.context_se = CameraGate(mid)
         blocks = [BasicBlock(mid, mid) for _ in range(3)]
         self.depth_conv = nn.Sequential(*blocks, Aspp(mid), DeformConv(mid), nn.Conv2d(mid, depth, 1))

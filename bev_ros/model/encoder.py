@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from aot_runtime.errors import InputError
 from bev_ros.config import BEV_STAGES, STRIDES, BevConfig
 from bev_ros.custom import load_custom
-from bev_ros.lifted import Lifted, join_heights, pool_lifted
+from bev_ros.lifted import Lifted, join_layers, pool_lifted
 from bev_ros.model.depth_net import DeformConv, DepthAggregation, DepthNet, LssHead
 from bev_ros.model.neck import Fpn, SecondFpn
 from bev_ros.model.resnet import BasicBlock, Bottleneck, ResNet
@@ -121,9 +121,8 @@ class BevEncoder(nn.Module):
         return tuple(tensor.float() for tensor in found)
 
     def finish(self, rows: Tensor) -> Tensor:
-        """The final map of what was pooled, (C, Y, X), or (C, Z, Y, X) where z is kept."""
-        if self.config.keep_z:
-            rows = join_heights(rows)
+        """The final map of what was pooled, (C, Y, X), or (C, L, Y, X) of several layers."""
+        rows = join_layers(rows)
         if self.head is None:
             return rows
         found: Tensor = self.head(rows)

@@ -48,6 +48,8 @@ def test_heights_are_channels_where_they_are_kept() -> None:
         ({"order": "gbr"}, "expected order of channels rgb, bgr, found 'gbr'"),
         ({"pixels": "edges"}, "expected pixel rule corners, centres, found 'edges'"),
         ({"cameras": 0}, "expected cameras from 1, found 0"),
+        ({"sweeps": 0}, "expected sweeps from 1, found 0"),
+        ({"sweeps": 2, "keep_z": True}, "expected heights apart or several sweeps, found keep_z and 2 sweeps"),
         ({"channels": -1}, "expected channels from 1, found -1"),
         ({"image": (64, 100)}, "expected a stride that divides the image's height and width, found stride 8"),
         ({"depth": (0.0, 10.0, 1.0)}, "expected depth from above 0"),

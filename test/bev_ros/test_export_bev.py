@@ -56,7 +56,19 @@ def test_a_checkpoint_end_to_end(tmp_path: Path, monkeypatch: Any, capsys: pytes
 
 def test_every_option_reaches_the_configuration() -> None:
     arguments = [*TINY, *SMALL_GRID, "--index-rule", "trunc", "--keep-z", "--depth", "2", "10", "0.5"]
-    arguments += ["--image-size", "96", "160", "--stride", "16", "--num-cams", "2", "--backbone", "resnet18"]
+    arguments += [
+        "--image-size",
+        "96",
+        "160",
+        "--stride",
+        "16",
+        "--num-cams",
+        "2",
+        "--sweeps",
+        "1",
+        "--backbone",
+        "resnet18",
+    ]
     arguments += ["--base-channels", "16", "--neck", "second_fpn", "--neck-channels", "32", "--head", "bevdepth"]
     arguments += ["--mid-channels", "24", "--use-da", "--channels", "12", "--bev-stage", "resnet18", "--name", "mine"]
     arguments += ["--pixels", "centres", "--order", "bgr", "--custom-encoder", "a:B"]
@@ -71,6 +83,7 @@ def test_every_option_reaches_the_configuration() -> None:
         "pixels": "centres",
         "order": "bgr",
         "cameras": 2,
+        "sweeps": 1,
         "backbone": "resnet18",
         "base_channels": 16,
         "neck": "second_fpn",

@@ -173,6 +173,32 @@ def test_a_bev_stage_heights_apart_and_another_head(bev_artifacts: Callable[...,
         BevPipeline([bev_artifacts("image", ".onnx"), parts[1]])
 
 
+@pytest.mark.parametrize("suffix", ["eager", ".onnx"])
+def test_maps_of_sweeps_are_joined_on_channels(bev_artifacts: Callable[..., Path], suffix: str) -> None:
+    rig = tiny_rig(("front", "left"))
+    poses = {camera.name: camera.sensor_to_ego + [[0, 0, 0, -1.5], *[[0] * 4] * 3] for camera in rig}
+    earlier = rig.moved(poses)
+    images, before = tiny_images(rig), tiny_images(rig, seed=3)
+    del before["left"]
+    changes: dict[str, Any] = {"sweeps": 2, "cameras": 3}
+    model: Any = EagerChain(tiny_encoder(**changes), CheckpointInfo.random(4))
+    with BevPipeline(model if suffix == "eager" else bev_artifacts("fused", suffix, **changes)) as pipeline:
+        result = pipeline.process_sweeps([(images, rig), (before, earlier)])
+        assert (result.cameras, result.missing) == (("front", "left"), ())
+        assert result.features.shape == pipeline.config.shape == (16, 20, 20)
+        with pytest.raises(InputError, match="expected 2 sweeps as the encoder tiny takes, found 1"):
+            pipeline.process(images, rig)
+    assert close(result.features[:8], expected(images, rig))
+    # The gates see the key frame's cameras in all sweeps; points lie where the sweep's cameras stood.
+    encoder = tiny_encoder(cameras=1)
+    frustum, one = encoder.config.frustum, earlier.ordered(["front"])
+    vectors = torch.from_numpy(camera_vectors(rig, frustum)[:1])
+    given = prepare(before["front"], frustum.transform((160, 90)))[None]
+    with torch.inference_mode():
+        wanted = encoder(given, vectors, *build_tables(one, frustum, encoder.config.grid).tensors())
+    assert close(result.features[8:], wanted.numpy())
+
+
 def test_depth_refinement_pools_the_volume(bev_artifacts: Callable[..., Path]) -> None:
     rig = tiny_rig()
     images = tiny_images(rig)
