@@ -8,7 +8,7 @@ runs, is refused with the reason.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from aot_runtime.errors import ExportError, InputError
@@ -141,8 +141,13 @@ def quantise_blocks(network: nn.Module, mode: str) -> int:
             f"expected torchao {version()} to quantise to {mode}, found: {text}", "use --quant-mode none"
         ) from error
     if mode == "int8-weight-only" and next(network.parameters()).is_cuda:
-        from vggt_ros.model.widened import Widened
-
-        for name in names:
-            network.set_submodule(name, Widened(network.get_submodule(name)))
+        widen(network, names)
     return len(names)
+
+
+def widen(network: nn.Module, names: Iterable[str]) -> None:
+    """Replace linear layers of 8-bit weights, by name, by ones that multiply in 16 bits; see `model.widened`."""
+    from vggt_ros.model.widened import Widened
+
+    for name in names:
+        network.set_submodule(name, Widened(network.get_submodule(name)))

@@ -20,7 +20,7 @@ from aot_runtime.compiled_model import load_model
 from aot_runtime.engine import EngineOptions, build_engine
 from aot_runtime.errors import ArtifactError, ExportError, InputError
 from aot_runtime.verdict import judge, read_manifest
-from vggt_ros import calibration
+from vggt_ros import calibration, quantise
 from vggt_ros.deploy import DeployedVggt, Form
 from vggt_ros.model.widened import Widened
 
@@ -143,11 +143,35 @@ def test_weights_of_8_bits_are_widened_where_products_are_those_of_16(dtype: tor
     exact = plain(x)
     torchao.quantize_(plain, torchao.Int8WeightOnlyConfig(set_inductor_config=False))
     widened = Widened(plain)
-    assert widened.weight.dtype == torch.int8
-    assert not dict(widened.named_parameters()).keys() - {"bias"}
+    assert widened.qdata.dtype == torch.int8
+    assert set(dict(widened.named_parameters())) == {"bias"}
     rounding = 1e-6 if dtype == torch.float32 else 2e-2
     torch.testing.assert_close(widened(x), plain(x), atol=rounding, rtol=rounding)
     assert 0 < (widened(x) - exact).abs().max() < 0.05
+
+
+@needs_torchao
+def test_a_network_of_widened_weights_computes_the_same(small_network: Any) -> None:
+    """As it is exported for CUDA: 8 bits are stored, and who asks a layer for its dtype gets that of products."""
+    images = torch.rand(2, 3, 28, 42, generator=torch.Generator().manual_seed(0))
+    deployed = DeployedVggt(small_network, 28, 42, form=Form(quantisation="int8-weight-only"))
+    with torch.no_grad():
+        deployed.cast_precision(torch.bfloat16)
+        expected = deployed(images)
+        names = [name for name, part in deployed.network.named_modules() if _is_quantised(part)]
+        quantise.widen(deployed.network, names)
+        found = deployed(images)
+        program = torch.export.export(deployed, (images,), strict=False)
+    assert len(names) == 4 * (2 * 4 + 1 + 1)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=3e-2)
+    stored = [value for name, value in program.state_dict.items() if name.endswith(".qdata")]
+    assert len(stored) == len(names)
+    assert {value.dtype for value in stored} == {torch.int8}
+
+
+def _is_quantised(part: torch.nn.Module) -> bool:
+    return isinstance(part, torch.nn.Linear) and hasattr(part.weight, "qdata")
 
 
 def _stores(value: Any, kind: torch.dtype) -> bool:

@@ -22,12 +22,18 @@ class Widened(nn.Module):
     def __init__(self, plain: nn.Module) -> None:
         super().__init__()
         told: Any = plain.weight
-        self.weight: Tensor
+        self.dtype = told.dtype
+        self.qdata: Tensor
         self.scale: Tensor
-        self.register_buffer("weight", told.qdata.detach().clone())
+        self.register_buffer("qdata", told.qdata.detach().clone())
         self.register_buffer("scale", told.scale.detach().float().reshape(-1, 1))
-        self.bias = plain.bias
+        self.bias: Tensor | None = plain.bias  # type: ignore[assignment]
+
+    @property
+    def weight(self) -> Tensor:
+        """(out, in) in the dtype of products, as those who ask a linear layer for it expect."""
+        return (self.qdata.float() * self.scale).to(self.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., in) -> (..., out), in the dtype of `x`."""
-        return F.linear(x, (self.weight.float() * self.scale).to(x.dtype), self.bias)  # type: ignore[arg-type]
+        """(..., in) -> (..., out)."""
+        return F.linear(x, self.weight, self.bias)
