@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-FILES = ("f3.launch.py", "replay.launch.py", "depth.launch.py", "aliked.launch.py")
+FILES = ("f3.launch.py", "replay.launch.py", "depth.launch.py", "aliked.launch.py", "vggt.launch.py", "bev.launch.py")
 
 
 def parameter_names(text: str) -> set[str]:
@@ -51,7 +51,10 @@ def test_every_argument_is_declared_and_used(name: str) -> None:
     description = description_of(name)
     assert description.entities
     declared = {argument.name for argument in description.get_launch_arguments()}
-    used = set(re.findall(r'(?:typed|LaunchConfiguration)\("(\w+)"', (ROOT / "launch" / name).read_text()))
+    text = (ROOT / "launch" / name).read_text()
+    used = set(re.findall(r'(?:typed|LaunchConfiguration)\("(\w+)"', text))
+    if "camera_names(" in text:
+        used |= {"cameras", "image", "camera_info"}  # as the helpers of launching.py use them
     assert used <= declared
     by_all = {"name", "namespace", "log_level"}  # in aot_runtime/ros/launching.py
     assert declared - used <= by_all | {"implementation", "use_composition", "container_name"}
@@ -161,3 +164,29 @@ def test_composition_makes_a_container_or_uses_the_one_that_is_there(name: str) 
 def test_a_python_node_cannot_be_composed() -> None:
     with pytest.raises(Exception, match="expected implementation:=cpp with use_composition:=true"):
         started("f3.launch.py", use_composition="true")
+
+
+def test_vggt_launches_a_node_with_the_topics_of_each_camera() -> None:
+    description = description_of("vggt.launch.py")
+    from launch.actions import DeclareLaunchArgument, OpaqueFunction
+    from launch.utilities import perform_substitutions
+
+    from launch import LaunchContext
+
+    context = LaunchContext()
+    context.launch_configurations.update({"cameras": "left, right", "image": "/rig/{camera}/image_raw"})
+    for entity in description.entities:
+        if isinstance(entity, DeclareLaunchArgument):
+            entity.execute(context)
+    (choice,) = (entity for entity in description.entities if isinstance(entity, OpaqueFunction))
+    (node,) = choice.execute(context)
+    told = {
+        perform_substitutions(context, here): perform_substitutions(context, there)
+        for here, there in node._Node__remappings  # those that launch_ros will use
+    }
+    assert told == {
+        "~/left/image": "/rig/left/image_raw",
+        "~/left/camera_info": "/left/camera_info",
+        "~/right/image": "/rig/right/image_raw",
+        "~/right/camera_info": "/right/camera_info",
+    }
