@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 LOCAL = "local"
 _CPUS = 2
+_ANSWER_S = 10.0
 _STORED, _FAILED, _BROKEN = "stored", "failed", "broken"
 
 
@@ -95,6 +96,8 @@ def connected(address: str) -> Iterator[None]:
     quiet = {"log_to_driver": False, "logging_level": logging.WARNING}
     if address == LOCAL:
         quiet["include_dashboard"] = False
+    else:
+        _check_address(address)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         ray.init(address=address, **quiet)
@@ -110,6 +113,20 @@ def connected(address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Asks for an answer at HOST:PORT: Ray itself would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_S).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(
+            f"expected a Ray cluster at {address}, found {error}",
+            "start one with: ray start --head; or use --ray local",
+        ) from error
 
 
 def choose_workers(gpu: str, count: int | None = None) -> RayWorkers:

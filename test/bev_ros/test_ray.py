@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -210,6 +211,16 @@ def test_no_cluster_and_no_ray_are_said(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r"expected the library ray.*pip install 'ray\[data\]'"), connected("local"):
         pass
+
+
+def test_an_address_where_nobody_answers_is_said_at_once() -> None:
+    pytest.importorskip("ray", reason="ray[data] is not installed")
+    with socket.socket() as taken:  # bound, but nobody listens
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}", "127.0.0.1:99999999"):
+            with pytest.raises(InputError, match=r"expected a Ray cluster at .*ray start --head"), connected(address):
+                pass
 
 
 def test_ray_is_imported_only_when_used() -> None:
