@@ -23,7 +23,6 @@ from bev_ros.encoder_spec import EncoderSpec, add_encoder_arguments, encoder_spe
 from bev_ros.extraction import (
     ExtractionOptions,
     Progress,
-    StopOnSignals,
     Summary,
     extract,
     manifest_for,
@@ -36,6 +35,7 @@ from bev_ros.samples import SampleSource
 from bev_ros.selection import Selection, add_selection_arguments, selection
 from bev_ros.sources import open_source
 from bev_ros.sources.options import SourceOptions, add_source_arguments, source_options
+from bev_ros.stopping import StopOnSignals
 from bev_ros.store.disk import DiskFull, told_bytes
 from bev_ros.store.formats import DTYPES, FORMATS, LAYOUTS, FileFormat
 from bev_ros.store.manifest import SplitInfo, StoreManifest

@@ -7,11 +7,11 @@ Exit status: 0 all is well, 1 something is wrong (or was, and could not be mende
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,13 @@ from aot_runtime.command import exit_status
 from aot_runtime.errors import InputError
 from bev_ros.distributed import device_for
 from bev_ros.encoder_spec import add_encoder_arguments, encoder_spec
-from bev_ros.extraction import Encoder, ExtractionOptions, StopOnSignals
+from bev_ros.extraction import Encoder, ExtractionOptions
 from bev_ros.extraction_progress import ExtractionProgress
 from bev_ros.samples import SampleSource
 from bev_ros.selection import add_selection_arguments, selection
 from bev_ros.sources import open_source
 from bev_ros.sources.options import add_source_arguments, source_options
+from bev_ros.stopping import StopOnSignals
 from bev_ros.store.disk import told_bytes
 from bev_ros.store.manifest import StoreManifest
 from bev_ros.store.store import BevStore
@@ -66,6 +67,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(told: argparse.Namespace) -> int:
+    # Whoever wants JSON on standard output wants nothing else there.
+    with contextlib.redirect_stdout(sys.stderr if told.json == "-" else sys.stdout):
+        reports, store = _check(told)
+    _write(reports, store, told.json)
+    return 0 if all(report.good for report in reports) else 1
+
+
+def _check(told: argparse.Namespace) -> tuple[list[Report], BevStore]:
     store = BevStore.open(told.folder)
     splits = list(dict.fromkeys(told.split or sorted(store.manifest.splits)))
     for split in splits:
@@ -86,13 +95,14 @@ def _run(told: argparse.Namespace) -> int:
         report = _verify(told, store, split, source, encoder)
         if told.repair and not report.good and source is not None and encoder is not None:
             _tell(store, report, told.show)
-            if not _repair(told, store, report, source, encoder):
-                return 1
+            whole = _repair(told, store, report, source, encoder)
             report = _verify(told, store, split, source, encoder)
+            if not whole:
+                print("stopped; the rest is as it was", file=sys.stderr)
+                return [*reports, report], store
         reports.append(report)
         _tell(store, report, told.show)
-    _write(reports, store, told.json)
-    return 0 if all(report.good for report in reports) else 1
+    return reports, store
 
 
 def _open_source(told: argparse.Namespace, manifest: StoreManifest, splits: Sequence[str]) -> SampleSource | None:
@@ -177,7 +187,7 @@ def _write(reports: Sequence[Report], store: BevStore, place: str | None) -> Non
         raise InputError(f"expected a file to write the report to, found {error}") from error
 
 
-@contextmanager
+@contextlib.contextmanager
 def _progress(split: str, enabled: bool) -> Iterator[Callable[[int, int], None]]:
     """A function that takes the numbers of maps done and in all."""
     from rich.console import Console

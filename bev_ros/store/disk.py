@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from aot_runtime.errors import AotError
+from aot_runtime.errors import AotError, InputError
 
 MARGIN = 1.05
 """Space wanted for each byte of features: the index and the file system's own records come on top."""
@@ -47,15 +47,20 @@ def require_space(path: Path, count: int, each: int) -> None:
 
 @contextlib.contextmanager
 def told_when_full(path: Path) -> Iterator[None]:
-    """Turns what the system says of a full disk, a spent quota or a limit on files' sizes into `DiskFull`."""
+    """Turns what the system says of a full disk, a spent quota or a limit on files' sizes into `DiskFull`.
+
+    Whatever else keeps it from writing becomes an `InputError`.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        raise DiskFull(
-            f"expected room for {path}, found none left ({error.strerror})",
-            "free space and run the same command with --resume; everything told as stored is complete",
+        if error.errno in _FULL:
+            raise DiskFull(
+                f"expected room for {path}, found none left ({error.strerror})",
+                "free space and run the same command with --resume; everything told as stored is complete",
+            ) from error
+        raise InputError(
+            f"expected a place to write {path}, found {error.strerror or error}", "check the path and its permissions"
         ) from error
 
 

@@ -25,8 +25,9 @@ from bev_fakes import FakeEncoder, FakeSource, fake_config, make_store, visible_
 
 from aot_runtime.errors import InputError
 from aot_runtime.files import sha256_file
-from bev_ros.extraction import ExtractionOptions, StopOnSignals, extract, manifest_for, refuse_random_weights, split_for
+from bev_ros.extraction import ExtractionOptions, extract, manifest_for, refuse_random_weights, split_for
 from bev_ros.prefetch import load_samples
+from bev_ros.stopping import StopOnSignals
 from bev_ros.store import disk
 from bev_ros.store.disk import DiskFull
 from bev_ros.store.formats import FileFormat
@@ -92,6 +93,12 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"expected an empty folder or one of BEV features, found thesis\.txt"):
         make_store(tmp_path)
     assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["thesis.txt"]
+
+
+def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"expected a place to write .*, found Not a directory; check the path"):
+        make_store(tmp_path / "file" / "out")
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,11 @@ def test_maps_of_a_folder_are_the_pipelines(
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["good"]
     assert [split["recomputed"] for split in report["splits"]] == [4, 2]
+    capsys.readouterr()
+    assert verify_main([str(tmp_path / "out"), "--json", "-", "--quick"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["splits"][0]["indexed"] == 4
+    assert "all is well" in told.err
 
 
 def test_random_weights_are_refused(run: Command, samples: Path, bev_artifact: Path, tmp_path: Path) -> None:

@@ -22,9 +22,10 @@ from aot_runtime.command import exit_status
 from aot_runtime.errors import InputError
 from bev_ros.calibration import CameraCalibration, Rig
 from bev_ros.config import BevConfig, preset
-from bev_ros.extraction import ExtractionOptions, StopOnSignals, extract, manifest_for, split_for
+from bev_ros.extraction import ExtractionOptions, extract, manifest_for, split_for
 from bev_ros.grid import BevGrid
 from bev_ros.samples import ALL, Sample, unknown_split, unknown_token
+from bev_ros.stopping import StopOnSignals
 from bev_ros.store.formats import FileFormat
 from bev_ros.store.store import BevStore
 
