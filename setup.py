@@ -4,12 +4,13 @@ from glob import glob
 from setuptools import find_packages, setup
 
 PACKAGE = "aot_perception"
-PACKAGES = ("aliked_ros", "aot_runtime", "depth_ros", "f3_ros", "vggt_ros", "vitmatte_ros")
+PACKAGES = ("aliked_ros", "aot_runtime", "bev_ros", "depth_ros", "f3_ros", "vggt_ros", "vitmatte_ros")
 
 COMMANDS = [
     "aliked_node = aliked_ros.node:main",
     "aliked_offline = aliked_ros.offline:main",
     "benchmark = aot_runtime.benchmark:main",
+    "bev_node = bev_ros.node:main",
     "build_engine = aot_runtime.build_engine:main",
     "compare_artifacts = aot_runtime.compare:main",
     "compare_fp32_fp16 = aliked_ros.compare_precisions:main",
@@ -21,6 +22,7 @@ COMMANDS = [
     "evaluate_keypoints = aliked_ros.evaluate:main",
     "events = f3_ros.events.cli:main",
     "export_aliked = aliked_ros.export_aliked:main",
+    "export_bev = bev_ros.export_bev:main",
     "export_dav2_to_pt2 = depth_ros.export_dav2:main",
     "export_f3_to_pt2 = f3_ros.export_f3:main",
     "export_flowhead_to_pt2 = f3_ros.export_flowhead:main",
@@ -33,11 +35,15 @@ COMMANDS = [
     "matte = vitmatte_ros.matte:main",
     "measure_timings = aliked_ros.measure_timings:main",
     "module_report = vitmatte_ros.module_report:main",
+    "play_rig = vggt_ros.play_rig:main",
     "play_topics = aot_runtime.ros.bag_player:main",
-    "record_topics = f3_ros.recorder:main",
+    "precompute_bev_features = bev_ros.precompute_bev_features:main",
     "reconstruct = vggt_ros.reconstruct:main",
+    "record_topics = f3_ros.recorder:main",
     "replay_node = f3_ros.replay_node:main",
     "run_exported = f3_ros.run_exported:main",
+    "verify_bev_features = bev_ros.verify_bev_features:main",
+    "vggt_node = vggt_ros.node:main",
     "vitmatte_node = vitmatte_ros.node:main",
 ]
 
