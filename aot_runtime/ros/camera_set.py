@@ -157,7 +157,7 @@ class CameraSet:
         self._calibrated = calibrated
         self._on_jump = on_jump
         self._epoch = 0
-        self._began = self._together = time.monotonic()
+        self._began = self._together = self._resumed = time.monotonic()
         self._sync: Synchronizer[Any] = Synchronizer(
             names, slop_ns, depth=depth, required=required, patience_ns=patience_ns
         )
@@ -258,7 +258,10 @@ class CameraSet:
         if arrival.jumped:
             self._start_anew(arrival.stamp_ns)
             source.guard.jumped_back(arrival.stamp_ns)
-        source.received, source.stamp_ns, source.malformed = time.monotonic(), arrival.stamp_ns, ""
+        now = time.monotonic()
+        if now - max(one.received for one in self._sources.values()) > _SILENT_S:
+            self._resumed = now  # the others' images are on their way, too
+        source.received, source.stamp_ns, source.malformed = now, arrival.stamp_ns, ""
         try:
             if pixel_format(getattr(msg, "encoding", "")) is not None:
                 image_view(msg)  # a malformed one must not make the others wait for the worker to find out
@@ -271,7 +274,7 @@ class CameraSet:
         """Sets that have waited long enough; and says so if images come and never a set."""
         self._submit(self._sync.poll(time.monotonic_ns()))
         now = time.monotonic()
-        if now - self._together < _SILENT_S:
+        if now - max(self._together, self._resumed) < _SILENT_S:
             return
         absent = [name for name, source in self._sources.items() if now - source.received > _SILENT_S]
         if not absent:

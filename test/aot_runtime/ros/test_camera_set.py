@@ -136,6 +136,28 @@ def test_silence_is_explained(start: Callable[..., Any], monkeypatch: pytest.Mon
     assert node._cameras.details()["camera left"].startswith("nobody publishes /rig/left/image")
 
 
+def test_cameras_that_begin_after_a_silence_are_not_missing(
+    ros: Any, start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aot_runtime.ros.camera_set._SILENT_S", 0.2)
+    node, rig = start(patience_ns=5_000_000_000)
+    told: list[str] = []
+    monkeypatch.setattr(node, "warn_throttled", lambda key, text: told.append(text))
+    for index in range(2):
+        ros.spin(0.4)
+        rig.send({"left": picture(1)}, index)
+        ros.spin(0.1)
+        rig.send({"front": picture(1), "right": picture(1)}, index)
+        assert ros.until(lambda n=index + 1: len(node.matches) == n)
+    assert not told
+    for index in range(2, 100):
+        rig.send({"left": picture(1)}, index)
+        ros.spin(0.05)
+        if told:
+            break
+    assert "missing cameras: front (no image)" in told[0]
+
+
 def test_too_few_cameras_and_required_ones(ros: Any, start: Callable[..., Any]) -> None:
     node, rig = start(required=("front",), least=2)
     rig.send({"front": picture(1)})
