@@ -90,7 +90,7 @@ def _check(told: argparse.Namespace) -> tuple[list[Report], BevStore]:
     encoder = None if spec is None else spec.make(device_for(told.gpu))
     if told.repair and encoder is not None:
         _require_encoder(store, encoder)
-    reports = []
+    reports: list[Report] = []
     for split in splits:
         report = _verify(told, store, split, source, encoder)
         if told.repair and not report.good and source is not None and encoder is not None:
