@@ -146,7 +146,8 @@ def test_cameras_that_begin_after_a_silence_are_not_missing(
     for index in range(2):
         ros.spin(0.4)
         rig.send({"left": picture(1)}, index)
-        ros.spin(0.1)
+        assert ros.until(lambda n=3 * index + 1: node.health.count("receive") == n)
+        node._cameras._poll()
         rig.send({"front": picture(1), "right": picture(1)}, index)
         assert ros.until(lambda n=index + 1: len(node.matches) == n)
     assert not told
