@@ -174,6 +174,7 @@ class EagerChain(Chain):
         self.planes = False
         self.capturable = True
         self.checkpoint = checkpoint
+        self._exact = precision == "fp32"
         custom = source_digest(self.config.custom_encoder) if self.config.custom_encoder else ""
         self.identity = _digest(["eager", self.config.to_json(), state_digest(encoder.state_dict()), custom, precision])
         module = Fused(encoder)
@@ -184,9 +185,11 @@ class EagerChain(Chain):
     def run(self, images: Tensor, cameras: Tensor, cells: Sequence[Tensor]) -> Tensor:
         import torch
 
+        from aot_runtime.backends.aoti import exact_float32
+
         if self._module is None:
             raise ArtifactError(f"expected an open encoder, found {self.config.name} closed")
-        with torch.inference_mode():
+        with torch.inference_mode(), exact_float32(self._exact):
             found: Tensor = self._module(images, *([cameras] if self.config.camera_aware else []), *cells)
             return found
 
