@@ -104,7 +104,7 @@ class MovingRig:
             return self._buffer.lookup(self.base_frame, frame_id, stamp_ns, timeout_s)
         then = self._buffer.lookup(self.fixed_frame, frame_id, stamp_ns, timeout_s)
         now = self._buffer.lookup(self.fixed_frame, self.base_frame, reference_ns, timeout_s)
-        return inverse(now) @ then
+        return np.asarray(inverse(now) @ then)
 
 
 def placed(name: str, size: Size, camera: Camera, sensor_to_ego: np.ndarray) -> CameraCalibration:
