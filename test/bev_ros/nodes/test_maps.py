@@ -15,6 +15,7 @@ pytest.importorskip("rclpy", reason="rclpy is not installed")
 pytest.importorskip("tf2_msgs", reason="tf2_msgs is not built; run: make setup")
 
 from bev_artifacts import tiny_images, tiny_rig
+from bev_vehicle import Vehicle
 from diagnostic_msgs.msg import DiagnosticArray
 from node_checks import values_of
 from ros_images import PERIOD_NS, START_NS, png_message
@@ -131,6 +132,34 @@ def test_as_many_cameras_as_are_asked_for(ros: Any, vehicle: Callable[..., Any],
     assert ros.until(lambda: scene.node.health.drops().get("too_few_cameras") == 1)
     scene.show(without(images, "left"), 1)
     assert ros.until(lambda: scene.features)
+
+
+def test_fewer_cameras_than_the_encoder_takes(
+    ros: Any, make: Callable[..., Any], rig: Rig, images: dict[str, np.ndarray], pipeline: Any
+) -> None:
+    two = rig.ordered(("right", "front"))
+    scene = Vehicle(ros, make(cameras=list(two.names), missing_cameras="skip"), two)
+    scene.infos()
+    scene.places()
+    scene.show(without(images, "left"))
+    assert ros.until(lambda: scene.features)
+    expected = pipeline.process(without(images, "left"), seen_by(rig, *two.names)).features
+    assert scene.map().tobytes() == expected.tobytes()
+    assert scene.node.health.report().values["missing in the last map"] == "none"
+
+
+def test_tables_are_kept_from_run_to_run(
+    ros: Any, vehicle: Callable[..., Any], images: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    built = []
+    for _ in range(2):
+        scene = vehicle(tables_dir=tmp_path / "tables")
+        scene.features.clear()
+        scene.show(images)
+        assert ros.until(lambda made=scene: made.features)
+        built.append(scene.node.health.report().values["tables built"])
+        ros.remove(scene.node)
+    assert built == ["1", "0"]
 
 
 def test_coverage_and_preview_while_subscribed(
