@@ -133,7 +133,7 @@ def _read_torch(file: Path) -> Any:
                 f"({_reason(error)})",
                 "if you trust its author, keep only the tensors: "
                 f"python3 -c \"import torch; c = torch.load('{file}', weights_only=False); "
-                "torch.save(c.get('model', c), 'weights.pth')\"",
+                "torch.save(c.get('state_dict', c.get('model', c)), 'weights.pth')\"",
             ) from error
         raise _damaged(file, error) from error
     except Exception as error:

@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -152,3 +156,21 @@ def test_the_published_networks_names() -> None:
     ):
         assert name in names
     assert not any(name.startswith("head.trunk.layer4") for name in names)
+
+
+def test_a_lightning_checkpoint_with_objects_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "training_settings.py").write_text("class Settings(dict):\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = importlib.import_module("training_settings").Settings(lr=1)
+    source = tiny_encoder(1)
+    state = published(source.state_dict())
+    torch.save({"epoch": 3, "hyper_parameters": settings, "state_dict": state}, tmp_path / "c.ckpt")
+    encoder = tiny_encoder(2)
+    with pytest.raises(CheckpointError, match="found objects that need code to be loaded") as caught:
+        load_checkpoint(encoder, tmp_path / "c.ckpt")
+    # What the remedy says is done to the letter.
+    code = caught.value.remedy.split('python3 -c "', 1)[1].removesuffix('"')
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment)
+    load_checkpoint(encoder, tmp_path / "weights.pth")
+    assert same(encoder, source)
