@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from depth_artifacts import export_brightness
 from ros_session import Session
 
 HEIGHT, WIDTH = 56, 70
 SOURCES = ("export", "makers", "engine", "engine_graph", "golden", "manifest")
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def host_digest(*texts: object) -> str:
@@ -37,53 +37,13 @@ def stand_in(artifact_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
     It is compiled once; other preprocessing only changes the manifest. `family` and `weights="known"` do so too.
     """
-    import torch
-
     from aot_runtime.backends.package import read_manifest_json, write_with_manifest
-    from aot_runtime.export import export_model
-    from aot_runtime.golden import uniform
     from aot_runtime.manifest import CheckpointInfo, Manifest
     from aot_runtime.verdict import judge
 
-    class Brightness(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1))
-            self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1))
-
-        def forward(self, image: torch.Tensor) -> torch.Tensor:
-            return 10 * (image * self.std + self.mean).mean(1)
-
     base = artifact_cache / f"brightness_{host_digest('brightness 2')}.pt2"
     if not base.is_file() or not judge(base, "cpu").ok:
-        export_model(
-            Brightness(),
-            {"image": torch.zeros(1, 3, HEIGHT, WIDTH)},
-            path=base,
-            family="depth",
-            variant="brightness",
-            task="relative_depth",
-            outputs=[("depth", "ten times the brightness", "")],
-            checkpoint=CheckpointInfo("brightness.pth", "ab" * 32, "Apache-2.0"),
-            golden_laws={"image": uniform(-2.1, 2.6)},
-            preprocessing={
-                "input": "rgb_image",
-                "input_channels": 3,
-                "size": [HEIGHT, WIDTH],
-                "patch": 14,
-                "encoder": "none",
-                "kind": "relative",
-                "max_depth": None,
-                "focal_baseline": None,
-                "colour_order": "RGB",
-                "scale": 1 / 255,
-                "mean": list(MEAN),
-                "std": list(STD),
-                "resize": "stretch",
-                "interpolation": "cubic",
-            },
-            progress=False,
-        )
+        export_brightness(base, HEIGHT, WIDTH)
     folder = tmp_path_factory.mktemp("stand_in")
 
     def get(*, family: str = "depth", random: bool = False, **preprocessing: Any) -> Path:

@@ -166,3 +166,58 @@ def test_licences(licence: str, restricted: bool) -> None:
     from aot_runtime.licences import is_noncommercial
 
     assert is_noncommercial(licence) == restricted
+
+
+@pytest.fixture(scope="session")
+def brightness(artifact_cache: Path) -> Path:
+    """A depth network for 160x120 whose relative depth is the brightness of the image."""
+    from depth_artifacts import export_brightness
+    from small_artifacts import cached
+
+    sources = ("aot_runtime/export.py", "aot_runtime/backends", "aot_runtime/manifest.py", "test/support")
+    return cached(artifact_cache, "brightness", ".onnx", sources, lambda path: export_brightness(path, 120, 160))
+
+
+def test_a_depth_artifact_streams_what_the_pipeline_without_ros_gives(
+    ros: Any, vggt: Callable[..., Any], room: Room, brightness: Path
+) -> None:
+    """Images as bright as their disparity; the node's depth is the pipeline's to the last bit, and within the bound."""
+    from depth_ros.pipeline import ImageDepthPipeline
+    from vggt_ros.depth_sources import ArtifactDisparity
+    from vggt_ros.fusion.bootstrap import NpzSource
+    from vggt_ros.pipeline import PipelineConfig, ReconstructionPipeline, View
+
+    scene = vggt(depth_folder=None, depth_model=brightness, pose_source="tf")
+    depths = {name: ros.listen(Image, f"/vggt/depth/{name}") for name in scene.cameras}
+    assert ros.until(lambda: all(scene.node.wanted(f"depth/{name}") for name in scene.cameras))
+    alone = ReconstructionPipeline(
+        NpzSource(room.folder / "vggt_like.npz", scene.cameras),
+        ArtifactDisparity(ImageDepthPipeline(brightness)),
+        PipelineConfig(),
+    )
+    relative = room.relative["rel_disparity"].astype(np.float32)
+    top = float(np.quantile(relative, 0.999))
+    errors = []
+    for step in range(4):
+        scene.poses(step)
+        images, views = {}, []
+        for name in scene.cameras:
+            frame = room.index(name, step)
+            grey = np.clip(relative[frame] / top * 255, 0, 255).round().astype(np.uint8)
+            images[name] = np.repeat(grey[:, :, None], 3, axis=2)
+            matrix, pose = (room.frames[key][frame].astype(np.float64) for key in ("K", "T_wc"))
+            views.append(View(name, images[name], matrix, pose))
+        scene.rig.send(images, step)
+        result = alone.step(views, START_NS * 1e-9 + step * PERIOD_NS * 1e-9)
+        assert ros.until(lambda n=step + 1: all(len(got) == n for got in depths.values()))
+        for one in result.frames:
+            shown = image_view(depths[one.name][-1])
+            # tf's quaternions are the poses to about 1e-16, so all but the last bits are the same.
+            np.testing.assert_allclose(shown, one.depth, rtol=1e-5)
+            frame = room.index(one.name, step)
+            errors.append(np.nanmedian(np.abs(shown - room.static_depth[frame])[room.still(frame)]))
+    assert len(errors) == 9
+    assert np.mean(errors) <= 0.03
+    values = scene.node.health.report().values
+    assert values["depth artifact"] == brightness.name
+    assert values["depth model"] == "depth brightness"
