@@ -106,7 +106,6 @@ class BevNode(ModelNode):
             part = str(model.manifest.preprocessing["part"])
             self.introduce(model, work if part in ("fused", "image") else part, "" if part == "fused" else f"{part} ")
         self._seen: dict[str, str] = {}
-        self._built = 0
         self.health.add_details(lambda: self._seen)
         self.health.add_details(self._camera_details)
         self._buffer = TransformBuffer(settings.tf_cache)
@@ -129,7 +128,7 @@ class BevNode(ModelNode):
         blank = {camera.name: np.zeros((camera.height, camera.width, 3), np.uint8) for camera in rig}
         self.warm_up(lambda: pipeline.process(blank, rig))
         self._coverage, self._painter = Coverage(pipeline.config), Painter()
-        self._built = 0
+        self._built, self._built_ms = 0, 0.0
         self._seen = {"cameras in the last map": "none yet"}
         self._epoch = 0
         self._buffer.clear()
@@ -237,19 +236,20 @@ class BevNode(ModelNode):
 
     def _note(self, rig: Rig, result: BevResult) -> None:
         """For /diagnostics."""
-        self._built += result.tables_built
-        missing = [name for name in self._settings.cameras if name not in result.cameras]
         timings = result.timings_ms
+        if result.tables_built:
+            self._built += 1
+            self._built_ms = timings["tables"]
+        missing = [name for name in self._settings.cameras if name not in result.cameras]
         self._seen = {
             "cameras in the last map": ", ".join(result.cameras),
             "missing in the last map": ", ".join(missing) or "none",
             "calibration": rig.hash,
             "fixed frame": self._rigs.fixed_frame or "none: the vehicle counts as standing still within a set",
             "tables built": str(self._built),
+            "last tables built in [ms]": f"{self._built_ms:.2f}",
             **{f"{name} [ms]": f"{timings[name]:.2f}" for name in ("prepare", "tables", "network", "total")},
         }
-        if result.tables_built:
-            self._seen["last tables built in [ms]"] = f"{timings['tables']:.2f}"
 
     def _publish_extras(self, rig: Rig, result: BevResult, header: Header) -> None:
         if self.wanted("bev_info"):
