@@ -8,6 +8,7 @@ complete on the disk.
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from bev_ros.config import BevConfig
     from bev_ros.samples import SampleSource
 
+_LOG = logging.getLogger("bev_ros.extraction")
 _WRITES_AHEAD = 2
 # Room kept free beside the next files, in files: the index, and what others write meanwhile.
 _RESERVE = 2
@@ -271,6 +273,7 @@ class _Run:
         self._stop = stop
         self._progress = progress
         self._summary = summary
+        self._warned: set[str] = set()
         self._each = store.manifest.files.largest(store.manifest.shape)
         # What one thread computes, another one writes: waiting for the disk takes as long as a GPU takes for a map.
         self._writing = ThreadPoolExecutor(1, "bev-writer")
@@ -330,6 +333,10 @@ class _Run:
             return
         seconds = time.perf_counter() - begun
         assert loaded.sample is not None
+        for text in getattr(result, "warnings", ()):
+            if text not in self._warned:
+                self._warned.add(text)
+                _LOG.warning("%s: %s", loaded.token, text)
         missing = tuple(dict.fromkeys((*result.missing, *loaded.problems)))
         # The encoder may use its memory again for the next map.
         features = np.array(result.features, np.float32)

@@ -88,8 +88,9 @@ class FolderSource:
 
     @property
     def identity(self) -> str:
-        """The cameras that were asked for."""
-        return f"folder of samples, {', '.join(self._wanted) or 'all cameras'}"
+        """The cameras that were asked for, and the common calibration."""
+        rig = f", calibration {self._rig.hash}" if self._rig else ""
+        return f"folder of samples, {', '.join(self._wanted) or 'all cameras'}{rig}"
 
     @property
     def calibration(self) -> str:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import bev_fakes
@@ -178,6 +179,19 @@ def test_an_encoder_that_fails_makes_failures_with_reasons(tmp_path: Path) -> No
         "sample00004": "expected a map [8, 10, 20], found [7, 10, 20]",
     }
     assert set(store.records("train")[0]) == {"sample00000", "sample00005"}
+
+
+class Worried(FakeEncoder):
+    """Has the same to say of every map."""
+
+    def process(self, images: Any, rig: Any) -> Any:
+        result = super().process(images, rig)
+        return SimpleNamespace(**vars(result), warnings=("tables were damaged",))
+
+
+def test_an_encoders_warnings_are_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make_store(tmp_path, Worried())
+    assert [record.message for record in caplog.records] == ["sample00000: tables were damaged"]
 
 
 def test_tokens_that_lead_elsewhere_are_refused(tmp_path: Path) -> None:

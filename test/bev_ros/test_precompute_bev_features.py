@@ -129,8 +129,12 @@ def test_a_torchrun_of_two_processes(samples: Path, bev_artifact: Path, run: Com
     assert visible_files(tmp_path / "ranks") == visible_files(tmp_path / "one")
 
 
-def test_another_encoder_or_format_is_detected(
-    run: Command, check: Command, bev_artifacts: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+def test_another_encoder_format_or_source_is_detected(
+    run: Command,
+    check: Command,
+    samples: Path,
+    bev_artifacts: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert run() == 0
     other = bev_artifacts(seed=5)
@@ -140,6 +144,12 @@ def test_another_encoder_or_format_is_detected(
     assert "files.dtype is 'float16' there and 'int8' here" in capsys.readouterr().err
     assert run("--resume", "--cameras", "left,front") == 2
     assert "splits.all.source is" in capsys.readouterr().err
+    calibration = samples / "calibration.yaml"
+    before = calibration.read_text()
+    calibration.write_text(before.replace("1.5", "1.4"))
+    assert run("--resume") == 2
+    assert "splits.all.source is" in capsys.readouterr().err
+    calibration.write_text(before)
     assert check(encoder=other) == 1
     assert "encoder: expected the encoder" in capsys.readouterr().out
     assert check("--repair", encoder=other) == 2
