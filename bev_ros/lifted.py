@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bev_ros.pooling import PlanePooling, as_map, pool
+from bev_ros.pooling import SCATTERS, PlanePooling, as_map, pool
 from bev_ros.tables import TableTensors
 
 Lifted = tuple[Tensor, ...]
@@ -41,7 +42,7 @@ def join_layers(rows: Tensor) -> Tensor:
 
 
 class LiftedPlanes(nn.Module):
-    """The same by one scatter for each depth bin, see `bev_ros.pooling.PlanePooling`.
+    """The same by scatters of a few depth bins each, see `bev_ros.pooling.PlanePooling`.
 
     Args:
         map_shape: (Y, X) or (Z, Y, X).
@@ -57,10 +58,10 @@ class LiftedPlanes(nn.Module):
             found: Tensor = self.planes(lifted[0], lifted[1], planes)
             return found
         volume = lifted[0]
-        cells = 1
-        for side in self.planes.map_shape:
-            cells *= side
+        cells = math.prod(self.planes.map_shape)
         total = volume.new_zeros(cells + 1, volume.shape[-1])
-        for plane in range(volume.shape[1]):
-            total = total.index_add(0, planes[plane], volume[:, plane].reshape(-1, volume.shape[-1]))
+        step = -(-volume.shape[1] // SCATTERS)
+        for first in range(0, volume.shape[1], step):
+            values = volume[:, first : first + step].transpose(0, 1).reshape(-1, volume.shape[-1])
+            total.index_add_(0, planes[first : first + step].reshape(-1), values)
         return as_map(total[:cells], self.planes.map_shape)
