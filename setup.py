@@ -70,6 +70,7 @@ setup(
         "onnx": ["onnx", "onnxruntime", "onnxscript"],
         "pictures": ["matplotlib", "opencv-python-headless", "pillow"],
         "quantise": ["torchao"],
+        "ray": ["ray[data]"],
         "test": ["hypothesis", "pytest", "pytest-timeout"],
     },
     zip_safe=False,
