@@ -150,8 +150,17 @@ class Summary:
 
 
 def manifest_for(encoder: Encoder, files: FileFormat, frame: str = "base_link") -> StoreManifest:
-    """The manifest of a folder of this encoder's maps."""
+    """The manifest of a folder of this encoder's maps.
+
+    Raises:
+        InputError: the encoder takes several sweeps; a sample is one instant.
+    """
     config = encoder.config
+    if config.sweeps != 1:
+        raise InputError(
+            f"expected an encoder of one sweep, found {config.name} of {config.sweeps}",
+            "export it without --sweeps; its own loop can call BevPipeline.process_sweeps",
+        )
     info = EncoderInfo(encoder.identity, config.to_json(), encoder.random_weights, encoder.licence)
     return StoreManifest(info, config.grid, config.shape, files, frame, code_version())
 

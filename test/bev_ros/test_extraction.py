@@ -205,6 +205,11 @@ def test_tokens_that_lead_elsewhere_are_refused(tmp_path: Path) -> None:
         BevStore.begin(tmp_path, store.manifest, "../train", store.manifest.splits["train"])
 
 
+def test_encoders_of_several_instants_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected an encoder of one sweep, found tiny of 2; export it without"):
+        make_store(tmp_path, FakeEncoder(replace(fake_config(), sweeps=2)))
+
+
 def test_random_weights_need_permission() -> None:
     encoder = FakeEncoder(random_weights=True)
     with pytest.raises(InputError, match=r"found random ones: its maps mean nothing; .* say --allow-random-weights"):
