@@ -30,6 +30,7 @@ import numpy as np
 import torch
 from bev_rigs import ring
 
+from aot_runtime.backends.aoti import exact_float32
 from aot_runtime.benchmark import Timing, measure
 from aot_runtime.compiled_model import load_model
 from aot_runtime.environment import stamp
@@ -122,7 +123,7 @@ def run(name: str, precision: str, device: str, runs: int, folder: Path) -> list
     eager = EagerChain(encoder, info, device, precision)
     images, vectors, cells = make_inputs(eager, tables)
     aware = [vectors] if config.camera_aware else []
-    with torch.inference_mode():
+    with torch.inference_mode(), exact_float32(precision == "fp32"):
         module = eager._module
         assert module is not None
         calls: list[tuple[str, str, Callable[[], object]]] = [
