@@ -165,6 +165,10 @@ def randomise(module: nn.Module, seed: int) -> None:
                 # Camera numbers are hundreds of pixels beside rotations; training leaves such statistics.
                 assert part.bn.running_var is not None
                 part.bn.running_var.fill_(1e5)
+                # Logits of about one unit: a softmax of six times that turns the rounding of 16 bits into percents.
+                last = part.depth_conv[-1]
+                assert isinstance(last, nn.Conv2d)
+                last.weight.mul_(0.25)
             elif isinstance(part, DeformConv):
                 part.conv_offset.weight.mul_(0.3)
             elif isinstance(part, Fpn | SecondFpn):
