@@ -95,6 +95,10 @@ class ArtifactDisparity:
         except AotError:
             return [self._alone(request) for request in requests]  # one of them is malformed: which?
 
+    def close(self) -> None:
+        """Free the network."""
+        self._pipeline.close()
+
     def _alone(self, request: DepthRequest) -> np.ndarray | AotError:
         try:
             return self.disparity(request.camera, request.name, request.image)
@@ -116,6 +120,10 @@ class PoolDisparity:
         """See `BatchDisparitySource`."""
         found = self._pool.infer_batch(one.image for one in requests)
         return [one if isinstance(one, AotError) else disparity_of(one) for one in found]
+
+    def close(self) -> None:
+        """End the threads and free the network."""
+        self._pool.close()
 
 
 def disparity_of(result: DepthResult) -> np.ndarray:

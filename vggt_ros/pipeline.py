@@ -90,6 +90,7 @@ class PipelineConfig:
 
     Attributes:
         fusion: kind of map: "surfel" or "tsdf".
+        tsdf_backend: of "tsdf": "torch", or "open3d" if that is installed.
         voxel_size: in metres, or in the map's unit.
         trunc_margin: distance at which a field ends; None: 4 voxels.
         smooth_scale: share that a new scale and shift have in an average, 0..1; 0: by their covariance.
@@ -107,6 +108,7 @@ class PipelineConfig:
     """
 
     fusion: str = "surfel"
+    tsdf_backend: str = "torch"
     voxel_size: float = 0.02
     trunc_margin: float | None = None
     smooth_scale: float = 0.0
@@ -136,7 +138,8 @@ class PipelineConfig:
 
     def make_map(self, device: torch.device) -> FusedMap:
         """An empty map of this kind."""
-        return make_map(self.fusion, tsdf=TsdfConfig(self.voxel_size, self.trunc_margin), device=device)
+        tsdf = TsdfConfig(self.voxel_size, self.trunc_margin)
+        return make_map(self.fusion, tsdf=tsdf, device=device, backend=self.tsdf_backend)
 
 
 class ReconstructionPipeline:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from aot_runtime.errors import InputError
 from vggt_ros.fusion.cameras import checked_pose
@@ -40,10 +41,10 @@ class Rig:
 
 
 def read_intrinsics(path: Path) -> dict[str, np.ndarray]:
-    """Camera matrices from .json or .npz.
+    """Camera matrices from .json, .yaml or .npz.
 
-    JSON: {camera: 3x3}, or a list of {camera or id, matrix}, either of them under "intrinsics" if you like. NPZ: one
-    array a camera.
+    JSON and YAML: {camera: 3x3}, or a list of {camera or id, matrix}, either of them under "intrinsics" if you like.
+    NPZ: one array a camera.
 
     Raises:
         InputError: the file is malformed.
@@ -57,10 +58,10 @@ def read_intrinsics(path: Path) -> dict[str, np.ndarray]:
 
 
 def read_poses(path: Path) -> dict[str, dict[int | None, np.ndarray]]:
-    """Poses, world <- camera in metres, from .json or .npz.
+    """Poses, world <- camera in metres, from .json, .yaml or .npz.
 
-    JSON: {camera: 4x4}, or a list of {camera or cam, matrix, optionally frame or t}, either of them under "poses" if
-    you like. NPZ: arrays named "camera", or "camera/frame".
+    JSON and YAML: {camera: 4x4}, or a list of {camera or cam, matrix, optionally frame or t}, either of them under
+    "poses" if you like. NPZ: arrays named "camera", or "camera/frame".
 
     Raises:
         InputError: the file is malformed.
@@ -76,11 +77,13 @@ def _entries(path: Path, kind: str) -> dict[tuple[str, int | None], np.ndarray]:
         named = [(name, None, array) for name, array in read_npz(path, kind).items()]
     else:
         try:
-            told = json.loads(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            told = yaml.safe_load(text) if path.suffix.lower() in (".yaml", ".yml") else json.loads(text)
             named = _listed(told.get(kind, told) if isinstance(told, dict) else told)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
             raise InputError(
-                f"expected {kind} as JSON, found {error!r} in {path}", f"see the help of --{kind} for the format"
+                f"expected {kind} as JSON, YAML or NPZ, found {error!r} in {path}",
+                f"see the help of --{kind} for the format",
             ) from error
     try:
         found = {_key(name, frame): np.array(matrix, np.float64) for name, frame, matrix in named}
@@ -93,7 +96,7 @@ def _entries(path: Path, kind: str) -> dict[tuple[str, int | None], np.ndarray]:
 
 def _listed(told: Any) -> list[tuple[str, Any, Any]]:
     if isinstance(told, dict):
-        return [(name, None, matrix) for name, matrix in told.items()]
+        return [(str(name), None, matrix) for name, matrix in told.items()]
     found = []
     for one in told:
         name = one.get("camera", one.get("cam", one.get("id")))

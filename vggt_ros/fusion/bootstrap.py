@@ -158,6 +158,36 @@ class NpzSource:
         return whole.subset(list(images)) if images else whole
 
 
+@dataclass
+class NpzFolderSource:
+    """Bootstraps that were computed before for several instants: NUMBER.npz in a folder, each as `NpzSource` has it.
+
+    Attributes:
+        folder: of the files.
+        names: see `NpzSource`.
+        frame: number of the instant that is asked for next.
+    """
+
+    folder: Path
+    names: tuple[str, ...] = ()
+    frame: int = 0
+
+    def bootstrap(
+        self, images: Mapping[str, np.ndarray], matrices: Mapping[str, np.ndarray] | None = None
+    ) -> Bootstrap:
+        """The views of the file of `frame`.
+
+        Raises:
+            InputError: there is no such file, or see `NpzSource`.
+        """
+        paths = [path for path in sorted(self.folder.glob("*.npz")) if path.stem.isdigit()]
+        for path in paths:
+            if int(path.stem) == self.frame:
+                return NpzSource(path, self.names).bootstrap(images)
+        numbers = ", ".join(path.stem for path in paths) or "none"
+        raise InputError(f"expected a bootstrap of instant {self.frame}, found those of {numbers} in {self.folder}")
+
+
 def bootstrap_from_arrays(
     data: Mapping[str, np.ndarray],
     names: Sequence[str] = (),

@@ -159,12 +159,19 @@ def make_map(
     tsdf: TsdfConfig | None = None,
     surfel: SurfelConfig | None = None,
     device: torch.device | None = None,
+    backend: str = "torch",
 ) -> FusedMap:
-    """An empty map.
+    """An empty map; `backend` of a field is "torch" (our own) or "open3d".
 
     Raises:
-        InputError: the kind is unknown.
+        InputError: the kind or the backend is unknown, or Open3D is not installed.
     """
+    if kind == "tsdf" and backend == "open3d":
+        from vggt_ros.fusion.open3d_tsdf import Open3dFusion
+
+        return Open3dFusion(tsdf, device)
+    if backend != "torch":
+        raise InputError(f"expected backend torch, or open3d of a tsdf, found {backend!r} of a {kind}")
     if kind == "surfel":
         return SurfelFusion(SurfelMap(surfel, device))
     if kind == "tsdf":
