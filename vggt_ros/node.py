@@ -115,7 +115,9 @@ class VggtNode(ModelNode):
             self._listener = TransformListener(self, self._buffer)
         looked_up = self._buffer if settings.pose_source != "network" else None
         self._views = ViewMaker(looked_up, settings.world_frame, settings.tf_timeout)
-        if settings.publish_tf:
+        if settings.publish_tf and settings.pose_source == "tf":
+            self.get_logger().warning("publish_tf does nothing with pose_source tf: poses are on /tf already")
+        elif settings.publish_tf:
             self._broadcaster = CameraBroadcaster(self, self._buffer, settings.unscaled_frame)
         self._clouds = CloudPublisher(self, shared, settings, self._outputs.frame)
         self._cameras = CameraSet(
@@ -193,13 +195,17 @@ class VggtNode(ModelNode):
             self.health.dropped("paused")
             self.health.excused()
             return
-        placed = self._views.views(match.items)
+        begun = shared.pipeline
+        arbitrary = begun.map.size > 0 and not begun.scale.metric and match.epoch == self._epoch
+        placed = self._views.views(match.items, posed=not arbitrary)
         with shared.alone() as pipeline:
             if match.epoch != self._epoch:
                 self._epoch = match.epoch
                 if self._settings.reset_on_time_jump:
                     shared.begin()
                     self._told = {}
+            if arbitrary and not pipeline.map.size:
+                return  # somebody has reset the map meanwhile: the next images have poses again
             decision = self._policy.decide(pipeline, placed, match.reasons, hurry=services.forced)
             placed = decision.views
             if decision.wait:

@@ -64,8 +64,12 @@ class ViewMaker:
         self._timeout_s = timeout_s
         self._undistorters: dict[str, tuple[Camera, Size, Undistorter]] = {}
 
-    def views(self, items: Mapping[str, CameraArrival]) -> PosedViews:
-        """The views of a set of images."""
+    def views(self, items: Mapping[str, CameraArrival], *, posed: bool = True) -> PosedViews:
+        """The views of a set of images.
+
+        Args:
+            posed: whether poses are of use; if not, nothing waits for them.
+        """
         views, cameras = [], {}
         problems, unposed = {}, {}
         end = time.monotonic() + self._timeout_s
@@ -76,7 +80,7 @@ class ViewMaker:
             except InputError as error:
                 problems[name] = str(error)
                 continue
-            if self._buffer is not None:
+            if self._buffer is not None and posed:
                 try:
                     left = max(0.0, end - time.monotonic())
                     pose = self._buffer.lookup(self._world, item.frame_id, item.stamp_ns, left)

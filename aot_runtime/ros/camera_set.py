@@ -167,13 +167,17 @@ class CameraSet:
         age_ns = round(node.value("max_input_age") * 1e9)
         self._kind = CompressedImage if transport == "compressed" else Image
         self._sources = {name: _Source(StampGuard(max_age_ns=age_ns), Calibrations(), []) for name in names}
-        for name, source in self._sources.items():
-            self._subscribe(name, source)
         node.health.count_drops_of(self._drops)
         node.watch_time(lambda: self._start_anew(None))
         self._timer = node.create_timer(
             max(0.005, patience_ns * 1e-9 / 4), self._poll, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
+        try:
+            for name, source in self._sources.items():
+                self._subscribe(name, source)
+        except BaseException:  # a topic of another type in this process
+            self.close()
+            raise
 
     def _subscribe(self, name: str, source: _Source) -> None:
         node, infos = self._node, source.calibrations
@@ -182,16 +186,12 @@ class CameraSet:
             self._image(name, msg)
 
         topic = f"~/{name}/camera_info"
-        source.subscriptions += [
-            node.create_subscription(
-                self._kind, f"~/{name}/image", on_image, image_input_qos(), qos_overriding_options=overridable()
-            ),
-            node.create_subscription(
-                CameraInfo, topic, infos.add, image_input_qos(), qos_overriding_options=overridable()
-            ),
-            # A publisher that latches has perhaps published already.
-            node.create_subscription(CameraInfo, topic, infos.add, latched_qos(), event_callbacks=no_complaints()),
-        ]
+        add = source.subscriptions.append
+        options: dict[str, Any] = {"qos_profile": image_input_qos(), "qos_overriding_options": overridable()}
+        add(node.create_subscription(self._kind, f"~/{name}/image", on_image, **options))
+        add(node.create_subscription(CameraInfo, topic, infos.add, **options))
+        # A publisher that latches has perhaps published already.
+        add(node.create_subscription(CameraInfo, topic, infos.add, latched_qos(), event_callbacks=no_complaints()))
 
     def close(self) -> None:
         """Unsubscribes and ends the worker after the set in work; what was counted stays."""

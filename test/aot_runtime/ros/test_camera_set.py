@@ -355,6 +355,25 @@ def test_deactivation_leaves_nothing_behind(ros: Any, start: Callable[..., Any])
     assert ros.until(lambda: len(node.matches) == 2)
 
 
+def test_a_topic_of_another_type_leaves_nothing_half_open(ros: Any) -> None:
+    import threading
+
+    from sensor_msgs.msg import CompressedImage
+
+    publisher = ros.listener.create_publisher(CompressedImage, "/rig/right/image", 1)
+    node = ros.start(Node, False, autostart=False)
+    node.deactivate_family = lambda: None  # there is no set to close
+    node.trigger_configure()
+    node.trigger_activate()
+    assert "cannot activate: RCLError" in node.health.warnings["lifecycle"]
+    assert node.count_subscribers("/rig/left/image") == 0
+    assert not any(thread.name == "infer" for thread in threading.enumerate())
+    ros.listener.destroy_publisher(publisher)
+    del node.deactivate_family
+    node.trigger_activate()
+    assert node.health.state == "active"
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
