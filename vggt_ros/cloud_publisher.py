@@ -41,7 +41,8 @@ class CloudPublisher:
         self._deltas = settings.points_mode == "deltas"
         self._stream = PointStream(settings.voxel_size, settings.min_confidence, settings.max_points)
         self._version = self._generation = -1
-        self._subscribers = 0
+        # Counts, not flags: the executor's thread raises one while the other one may be at work.
+        self._subscribers = self._joined = self._served = 0
         self._sent = 0
         self._worker: Worker[None] = Worker("points", self._publish, on_error=self._failed)
         self._worker.start()
@@ -66,20 +67,19 @@ class CloudPublisher:
     def _ask(self) -> None:
         """A cloud is due if the map has changed, or somebody has come who has not seen it. Executor's thread."""
         subscribers = self._node.outputs["points"].get_subscription_count()
-        if subscribers > self._subscribers:
-            self._generation = -1
+        self._joined += subscribers > self._subscribers
         self._subscribers = subscribers
-        if subscribers and (self._generation < 0 or not self.up_to_date):
+        if subscribers and (self._joined != self._served or not self.up_to_date):
             self._worker.submit(None)
 
     def _publish(self, _: None) -> None:
-        shared = self._shared
+        shared, joined = self._shared, self._joined
         with shared.alone() as pipeline:
             version, generation, stamp_ns = shared.version, shared.generation, shared.stamp_ns
             metric, surface = pipeline.scale.metric, pipeline.map.surface()
-        whole = not self._deltas or generation != self._generation
+        whole = not self._deltas or generation != self._generation or joined != self._served
         points = self._stream.whole(surface) if whole else self._stream.new(surface)
-        self._version, self._generation = version, generation
+        self._version, self._generation, self._served = version, generation, joined
         if not whole and not len(points):
             return
         header = Header(stamp=ns_to_stamp(stamp_ns), frame_id=self._frame(metric))

@@ -25,6 +25,7 @@ from aot_runtime.transforms import to_matrix
 
 NAMES = ("left", "right")
 SMALL = {"height": 28, "width": 42}
+NO_FREEZING = {"freezing": False}
 
 
 @pytest.fixture
@@ -34,7 +35,14 @@ def network(ros: Any, vggt_artifact: Callable[..., Path]) -> Callable[..., Any]:
 
     def make(suffix: str = ".pt2", cams: Any = 2, active: bool = True, **values: Any) -> Any:
         defaults = {
-            "vggt_model": vggt_artifact(suffix, small=True, cams=cams, **SMALL),
+            # Without freezing only to share the file with other tests: compiling takes long.
+            "vggt_model": vggt_artifact(
+                suffix,
+                small=True,
+                cams=cams,
+                **SMALL,
+                **({"inductor_configs": NO_FREEZING} if suffix == ".pt2" else {}),
+            ),
             "cameras": list(NAMES),
             "accept_noncommercial_weights": True,
             "pose_source": "network",
@@ -131,7 +139,7 @@ def test_the_number_of_cameras_must_fit(ros: Any, network: Callable[..., Any]) -
 
 
 def test_another_family_is_refused(ros: Any, network: Callable[..., Any], vggt_artifact: Callable[..., Path]) -> None:
-    node = network(active=False, depth_model=vggt_artifact(small=True, cams=2, **SMALL))
+    node = network(active=False, depth_model=vggt_artifact(".onnx", small=True, cams=2, **SMALL))
     assert ros.until(lambda: "lifecycle" in node.health.warnings)
     assert "expected an artifact of the family depth, found vggt" in node.health.warnings["lifecycle"]
     assert not node._sources
