@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kept_artifacts import cached, key_of
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 # Everything that decides what an artifact computes; a change of any of these compiles the artifacts again.
 SOURCES = (
     *("aliked_ros/config.py", "aliked_ros/model.py", "aliked_ros/deform_conv.py", "aliked_ros/descriptors.py"),
@@ -22,18 +21,6 @@ SOURCES = (
     *("aot_runtime/backends/package.py", "aot_runtime/backends/onnx.py", "aot_runtime/deform_conv.py"),
 )
 SCORE_STEPS = 16383
-
-
-def source_key(weights: Path, options: Any = None) -> str:
-    """Changes with the sources, the weights, the options, torch and the CPU."""
-    from aot_runtime.environment import this_host
-
-    digest = hashlib.sha256(weights.read_bytes())
-    for source in SOURCES:
-        digest.update((ROOT / source).read_bytes())
-    host = this_host()
-    digest.update(repr((sorted((options or {}).items()), host.torch, sorted(host.cpu_flags))).encode())
-    return digest.hexdigest()[:20]
 
 
 @dataclass
@@ -94,15 +81,16 @@ def aliked_artifact(artifact_cache: Path, shared: Path) -> Callable[..., Path]:
     that this machine may not run is compiled again.
     """
     from aliked_ros.export_aliked import export_aliked, read_network
-    from aot_runtime.verdict import judge
 
     def get(variant: str, suffix: str = ".pt2", **options: Any) -> Path:
         weights = shared / "weights" / "aliked" / f"aliked-{variant}.pth"
-        path = artifact_cache / f"aliked_{variant}_{source_key(weights, options)}{suffix}"
-        if not path.is_file() or not judge(path, "cpu").ok:
+
+        def make(path: Path) -> None:
             model, checkpoint = read_network(variant, weights)
             export_aliked(model, path, checkpoint=checkpoint, progress=False, **options)
-        return path
+
+        sources = (*SOURCES, str(weights))
+        return cached(artifact_cache, f"aliked_{variant}", suffix, sources, make, asked=sorted(options.items()))
 
     return get
 
@@ -110,5 +98,5 @@ def aliked_artifact(artifact_cache: Path, shared: Path) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def parts_file(artifact_cache: Path, shared: Path) -> Path:
     """Where the compiled parts of test_blocks.py are kept; its name covers that test's source too."""
-    test = hashlib.sha256(Path(__file__).with_name("test_blocks.py").read_bytes()).hexdigest()[:8]
-    return artifact_cache / f"aliked_parts_{source_key(shared / 'weights' / 'aliked' / 'aliked-n16.pth')}_{test}.pt2"
+    sources = (*SOURCES, "test/aliked_ros/test_blocks.py", str(shared / "weights" / "aliked" / "aliked-n16.pth"))
+    return artifact_cache / f"aliked_parts_{key_of(sources)}.pt2"

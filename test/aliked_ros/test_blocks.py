@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from kept_artifacts import kept
 from torch import Tensor, nn
 
 from aliked_ros.config import from_name
@@ -228,10 +229,13 @@ def test_all_parts_compiled(
     points = pixels(blocks["sddh_keypoints_norm"], 32, 24).astype(np.float32)
     arguments = (cases, tensors, torch.from_numpy(points))
     program = torch.export.export(network.eval(), arguments, strict=False)
-    if not parts_file.is_file():
-        with atomic_write(parts_file) as temporary:
+
+    def make(path: Path) -> None:
+        with atomic_write(path) as temporary:
             compile_program(program, temporary.with_suffix(".pt2"))
             temporary.with_suffix(".pt2").replace(temporary)
+
+    kept(parts_file, make, Path.is_file)
     flat = torch.utils._pytree.tree_leaves(arguments)
     results = AotiRunner(parts_file).run(flat)
     convolved, parts = torch.utils._pytree.tree_unflatten(results, program.call_spec.out_spec)

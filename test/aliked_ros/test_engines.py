@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from kept_artifacts import cached
 from picture_engine import RTX, host, needs_tensorrt_rtx
 
 from aliked_ros import export_aliked
@@ -20,7 +20,6 @@ from aot_runtime.engine import EngineOptions, build_engine
 from aot_runtime.inspect import main as inspect_artifact
 from aot_runtime.verdict import judge, read_manifest
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 VARIANTS = ("t16", "n16", "n16rot", "n32")
 TARGETS = ("sm_80", "sm_86", "sm_89", "sm_120")
 SIZE = {"height": 64, "width": 96, "top_k": 50}
@@ -38,15 +37,18 @@ def aliked_engine(aliked_artifact: Callable[..., Path], artifact_cache: Path) ->
 
     def get(variant: str, precision: str = "fp16", target: str = "sm_89") -> Path:
         source = aliked_artifact(variant, suffix=".onnx", precision=precision, **SIZE)
-        digest = hashlib.sha256(source.read_bytes())
-        for name in SOURCES:
-            digest.update((ROOT / name).read_bytes())
-        digest.update(f"{target} {RTX}".encode())
-        path = artifact_cache / f"aliked_{variant}_{precision}_{target}_{digest.hexdigest()[:20]}.engine"
-        if not judge(path, "cuda", host=host_of(target)).ok:
-            command = ["export_aliked", "-m", variant, "--target", target]
-            build_engine(source, path, options=EngineOptions(target=target), rebuild_command=command, progress=False)
-        return path
+        command = ["export_aliked", "-m", variant, "--target", target]
+        return cached(
+            artifact_cache,
+            f"aliked_{variant}_{precision}_{target}",
+            ".engine",
+            (*SOURCES, str(source)),
+            lambda path: build_engine(
+                source, path, options=EngineOptions(target=target), rebuild_command=command, progress=False
+            ),
+            asked=RTX,
+            good=lambda path: judge(path, "cuda", host=host_of(target)).ok,
+        )
 
     return get
 

@@ -116,7 +116,7 @@ def lss_golden(shared: Path) -> LssGolden:
 def lss_artifact(artifact_cache: Path, lss_golden: LssGolden) -> Callable[[str], Path]:
     """lss_artifact(suffix): the golden's encoder, fused."""
     from bev_artifacts import SOURCES
-    from small_artifacts import cached
+    from kept_artifacts import cached
 
     from aot_runtime.checkpoint import state_digest
     from aot_runtime.manifest import CheckpointInfo

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,20 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from kept_artifacts import cached
 from safetensors.numpy import load_file
 
 from aot_runtime import golden as goldens
 from aot_runtime.compiled_model import load_model
-from aot_runtime.environment import this_host
 from aot_runtime.export import export_model
 from aot_runtime.manifest import CheckpointInfo, DynamicDim
-from aot_runtime.verdict import judge
 from bev_ros.grid import BevGrid
 from bev_ros.pooling import PlanePooling, Pooling
 from bev_ros.tables import PoolingTables, TableTensors, sort_points
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-SOURCES = ("bev_ros/pooling.py", "bev_ros/tables.py", "aot_runtime/export.py", "aot_runtime/backends/aoti.py")
+SOURCES = (
+    *("test/bev_ros/test_pooling_export.py", "bev_ros/pooling.py", "bev_ros/tables.py"),
+    *("aot_runtime/export.py", "aot_runtime/backends/aoti.py"),
+)
 SHAPE, CHANNELS, MAP = (3, 7, 4, 6), 5, (6, 8)
 CELLS, POINTS = MAP[0] * MAP[1], 3 * 7 * 4 * 6
 
@@ -34,11 +34,7 @@ def artifact(artifact_cache: Path) -> Callable[[str], Path]:
     """Compiled once, and again when a source changes."""
 
     def get(suffix: str) -> Path:
-        key = hashlib.sha256(b"".join((ROOT / source).read_bytes() for source in SOURCES))
-        host = this_host()
-        key.update(repr((host.torch, sorted(host.cpu_flags))).encode() + Path(__file__).read_bytes())
-        path = artifact_cache / f"bev_pooling_{key.hexdigest()[:20]}{suffix}"
-        if not path.is_file() or not judge(path, "cpu").ok:
+        def make(path: Path) -> None:
             n, _, h, w = SHAPE
             inputs = {"depth": torch.zeros(SHAPE), "context": torch.zeros(n, CHANNELS, h, w)}
             options: dict[str, Any] = {}
@@ -69,7 +65,8 @@ def artifact(artifact_cache: Path) -> Callable[[str], Path]:
                 progress=False,
                 **options,
             )
-        return path
+
+        return cached(artifact_cache, "bev_pooling", suffix, SOURCES, make)
 
     return get
 

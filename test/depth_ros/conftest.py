@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kept_artifacts import cached
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 # Everything that decides what an artifact computes; a change of any of these compiles the artifacts again.
 SOURCES = (
     *(f"depth_ros/model/{name}.py" for name in ("vision_transformer", "dinov2", "dpt", "depth_anything")),
@@ -92,9 +91,7 @@ def depth_artifact(artifact_cache: Path, depth_golden: Callable[[str], DepthGold
     that this machine may not run is compiled again. An engine is built for `target`, and not judged on this machine.
     """
     from aot_runtime.engine import EngineOptions
-    from aot_runtime.environment import this_host
     from aot_runtime.manifest import CheckpointInfo
-    from aot_runtime.verdict import judge
     from depth_ros.export_dav2 import export_dav2
 
     def get(
@@ -106,18 +103,13 @@ def depth_artifact(artifact_cache: Path, depth_golden: Callable[[str], DepthGold
         **options: Any,
     ) -> Path:
         golden = depth_golden(name)
-        digest = hashlib.sha256()
-        for source in SOURCES:
-            digest.update((ROOT / source).read_bytes())
-        for key, value in golden.state.items():
-            digest.update(key.encode() + value.numpy().tobytes())
-        host = this_host()
-        asked = (golden.options, height, width, sorted(options.items()), target)
-        digest.update(repr((asked, host.torch, sorted(host.cpu_flags), host.tensorrt_rtx)).encode())
-        path = artifact_cache / f"{name}_{digest.hexdigest()[:20]}{suffix}"
-        if not path.is_file() or not (suffix == ".engine" or judge(path, "cpu").ok):
-            kind = "relative" if golden.config().max_depth is None else "metric"
-            export_dav2(
+        kind = "relative" if golden.config().max_depth is None else "metric"
+        return cached(
+            artifact_cache,
+            name,
+            suffix,
+            SOURCES,
+            lambda path: export_dav2(
                 golden.model(),
                 path,
                 height=height,
@@ -126,7 +118,10 @@ def depth_artifact(artifact_cache: Path, depth_golden: Callable[[str], DepthGold
                 engine_options=EngineOptions(target=target),
                 progress=False,
                 **{"kind": kind, **options},
-            )
-        return path
+            ),
+            asked=(golden.options, height, width, sorted(options.items()), target),
+            state=golden.state,
+            good=Path.is_file if suffix == ".engine" else None,
+        )
 
     return get

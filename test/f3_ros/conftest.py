@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kept_artifacts import cached, judged
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 # Everything that decides what an artifact computes; a change of any of these compiles the artifacts again.
 SOURCES = (
-    *("config.py", "blocks.py", "encoder.py", "model.py", "unet.py", "deploy.py", "export_f3.py"),
-    *("export.py", "makers.py", "golden.py", "manifest.py", "backends/aoti.py", "backends/package.py"),
+    *(f"f3_ros/{name}.py" for name in ("config", "blocks", "encoder", "model", "unet", "deploy", "export_f3")),
+    *(f"aot_runtime/{name}.py" for name in ("export", "makers", "golden", "manifest")),
+    *(f"aot_runtime/backends/{name}.py" for name in ("aoti", "package")),
 )
 
 
@@ -73,26 +73,21 @@ def f3_artifact(artifact_cache: Path, f3_golden: Callable[[str], F3Golden]) -> C
     The key of the cache covers the sources, the weights, the options and everything the verdict looks at; an artifact
     that this machine may not run is compiled again.
     """
-    from aot_runtime.environment import this_host
     from aot_runtime.manifest import CheckpointInfo
-    from aot_runtime.verdict import judge
     from f3_ros.export_f3 import export_f3
 
     def get(name: str, **options: Any) -> Path:
         golden = f3_golden(name)
-        digest = hashlib.sha256()
-        for source in SOURCES:
-            folder = "f3_ros" if (ROOT / "f3_ros" / source).is_file() else "aot_runtime"
-            digest.update((ROOT / folder / source).read_bytes())
-        for key, value in golden.state.items():
-            digest.update(key.encode() + value.numpy().tobytes())
-        host = this_host()
-        digest.update(repr((golden.options, sorted(options.items()), host.torch, sorted(host.cpu_flags))).encode())
-        path = artifact_cache / f"{name}_{digest.hexdigest()[:20]}.pt2"
-        if not path.is_file() or not judge(path, "cpu").ok:
-            checkpoint = CheckpointInfo(f"{name}.npz", "0" * 64, "Apache-2.0")
-            export_f3(golden.model(), path, checkpoint=checkpoint, progress=False, **options)
-        return path
+        checkpoint = CheckpointInfo(f"{name}.npz", "0" * 64, "Apache-2.0")
+        return cached(
+            artifact_cache,
+            name,
+            ".pt2",
+            SOURCES,
+            lambda path: export_f3(golden.model(), path, checkpoint=checkpoint, progress=False, **options),
+            asked=(golden.options, sorted(options.items())),
+            state=golden.state,
+        )
 
     return get
 
@@ -107,10 +102,8 @@ def stand_in_head(artifact_cache: Path) -> Callable[..., Path]:
     import torch
     from torch import nn
 
-    from aot_runtime.environment import this_host
     from aot_runtime.export import export_model
     from aot_runtime.manifest import CheckpointInfo
-    from aot_runtime.verdict import judge
 
     class FirstChannels(nn.Module):
         def forward(self, features: torch.Tensor) -> torch.Tensor:
@@ -121,13 +114,13 @@ def stand_in_head(artifact_cache: Path) -> Callable[..., Path]:
             return features.abs().mean(1)
 
     def get(family: str, channels: int, height: int, width: int, *, device: str = "cpu", **told: Any) -> Path:
-        host = this_host()
-        key = repr((family, channels, height, width, device, sorted(told.items()), host.torch, sorted(host.cpu_flags)))
-        name = f"stand_in_{family}_{hashlib.sha256(key.encode()).hexdigest()[:20]}.pt2"
-        path = artifact_cache / name
-        if not path.is_file() or not judge(path, device).ok:
-            kind = {"kind": "relative"} if family == "depth" else {"interval_us": 100_000}
-            export_model(
+        kind = {"kind": "relative"} if family == "depth" else {"interval_us": 100_000}
+        return cached(
+            artifact_cache,
+            f"stand_in_{family}",
+            ".pt2",
+            (),
+            lambda path: export_model(
                 MeanMagnitude() if family == "depth" else FirstChannels(),
                 {"features": torch.zeros(1, channels, height, width)},
                 path=path,
@@ -149,8 +142,10 @@ def stand_in_head(artifact_cache: Path) -> Callable[..., Path]:
                     **told,
                 },
                 progress=False,
-            )
-        return path
+            ),
+            asked=(channels, height, width, device, sorted(told.items())),
+            good=judged(device),
+        )
 
     return get
 
@@ -201,29 +196,25 @@ def flow_artifact(artifact_cache: Path, flow_golden: Callable[[str], FlowGolden]
     An engine is built for `target`, and must not be judged on this machine.
     """
     from aot_runtime.engine import EngineOptions
-    from aot_runtime.environment import this_host
     from aot_runtime.manifest import CheckpointInfo
-    from aot_runtime.verdict import judge
     from f3_ros.export_flowhead import export_flowhead
 
     def get(name: str = "flowhead_k9999", suffix: str = ".pt2", target: str | None = None, **options: Any) -> Path:
         golden = flow_golden(name)
         options = {"height": golden.features.shape[2], "width": golden.features.shape[3], **options}
-        digest = hashlib.sha256()
-        for source in FLOW_SOURCES:
-            digest.update((ROOT / source).read_bytes())
-        for key, value in golden.state.items():
-            digest.update(key.encode() + value.numpy().tobytes())
-        host = this_host()
-        told = (golden.options, sorted(options.items()), target, host.torch, sorted(host.cpu_flags), host.tensorrt_rtx)
-        digest.update(repr(told).encode())
-        path = artifact_cache / f"{name}_{digest.hexdigest()[:20]}{suffix}"
-        if not path.is_file() or not (suffix == ".engine" or judge(path, "cpu").ok):
-            checkpoint = CheckpointInfo(f"{name}.npz", "0" * 64, "Apache-2.0")
-            engine = EngineOptions(target=target)
-            export_flowhead(
+        checkpoint = CheckpointInfo(f"{name}.npz", "0" * 64, "Apache-2.0")
+        engine = EngineOptions(target=target)
+        return cached(
+            artifact_cache,
+            name,
+            suffix,
+            FLOW_SOURCES,
+            lambda path: export_flowhead(
                 golden.model(), path, checkpoint=checkpoint, engine_options=engine, progress=False, **options
-            )
-        return path
+            ),
+            asked=(golden.options, sorted(options.items()), target),
+            state=golden.state,
+            good=Path.is_file if suffix == ".engine" else None,
+        )
 
     return get

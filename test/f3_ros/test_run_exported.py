@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from kept_artifacts import cached
 
 from aot_runtime.pca import PcaBasis
 from f3_ros import run_exported
@@ -24,7 +24,6 @@ from f3_ros.instants import instant
 from f3_ros.perception import PerceptionPipeline, PerceptionResult
 from f3_ros.pipeline import F3Pipeline
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 M3ED = "m3ed_layout_gen41_1280x720.h5"
 DSEC = "dsec_layout_gen31_640x480/events.h5"
 CHANNELS, HEIGHT, WIDTH = 8, 28, 42
@@ -37,25 +36,24 @@ Head = Callable[..., Path]
 @pytest.fixture(scope="session")
 def hd_f3(artifact_cache: Path) -> Path:
     """An F3 for 1280x720 as M3ED's, but with a tiny network on a small field."""
-    from aot_runtime.environment import this_host
     from aot_runtime.manifest import CheckpointInfo
-    from aot_runtime.verdict import judge
     from f3_ros.export_f3 import export_f3, make_model
 
     small = {"dims": (CHANNELS,), "kernels": (3,), "depths": (1,), "bottlenecks": (2,), "dilations": (1,)}
     config = replace(CONFIGS["1280x720x20_patchff_ds1_small"], entry_kernels=(1,), entry_strides=(1,), **small)
-    model = make_model(config).randomise(5)
-    host = this_host()
-    digest = hashlib.sha256(repr((config, host.torch, sorted(host.cpu_flags))).encode())
-    for name in ("blocks", "encoder", "model", "deploy", "export_f3"):
-        digest.update((ROOT / "f3_ros" / f"{name}.py").read_bytes())
-    digest.update((ROOT / "aot_runtime" / "export.py").read_bytes())
-    path = artifact_cache / f"f3_hd_tiny_{digest.hexdigest()[:20]}.pt2"
-    if not path.is_file() or not judge(path, "cpu").ok:
-        checkpoint = CheckpointInfo("tiny.pth", "0" * 64, "Apache-2.0")
-        options: dict[str, Any] = {"variable": True, "n_events": 1000, "max_events": 200_000, "downsample": (64, 36)}
-        export_f3(model, path, checkpoint=checkpoint, progress=False, **options)
-    return path
+    checkpoint = CheckpointInfo("tiny.pth", "0" * 64, "Apache-2.0")
+    options: dict[str, Any] = {"variable": True, "n_events": 1000, "max_events": 200_000, "downsample": (64, 36)}
+    return cached(
+        artifact_cache,
+        "f3_hd_tiny",
+        ".pt2",
+        (
+            *(f"f3_ros/{name}.py" for name in ("blocks", "encoder", "model", "deploy", "export_f3")),
+            "aot_runtime/export.py",
+        ),
+        lambda path: export_f3(make_model(config).randomise(5), path, checkpoint=checkpoint, progress=False, **options),
+        asked=(config, options),
+    )
 
 
 @pytest.fixture
@@ -280,26 +278,30 @@ def test_the_real_heads_run_as_exported(
     hd_f3: Path, artifact_cache: Path, events: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """FlowHead and Depth Anything V2, tiny, from our own export commands' functions."""
-    from aot_runtime.environment import this_host
     from aot_runtime.manifest import CheckpointInfo
-    from aot_runtime.verdict import judge
     from depth_ros.export_dav2 import export_dav2
     from depth_ros.model.depth_anything import DepthAnythingV2, DepthConfig
     from f3_ros.export_flowhead import export_flowhead
     from f3_ros.flow_head import FlowHead
 
-    host = this_host()
-    digest = hashlib.sha256(repr((host.torch, sorted(host.cpu_flags))).encode())
-    for source in [*(ROOT / "depth_ros").rglob("*.py"), *(ROOT / "f3_ros").glob("*flow*head.py")]:
-        digest.update(source.read_bytes())
-    paths = [artifact_cache / f"run_exported_{name}_{digest.hexdigest()[:20]}.pt2" for name in ("depth", "flow")]
-    if not all(path.is_file() and judge(path, "cpu").ok for path in paths):
-        config = DepthConfig("tiny", 32, 4, 2, (0, 1, 2, 3), 8, (8, 8, 8, 8), input_channels=CHANNELS, image_size=56)
-        same: dict[str, Any] = {"height": HEIGHT, "width": WIDTH, "checkpoint": CheckpointInfo.random(1)}
-        export_dav2(DepthAnythingV2(config).eval().randomise(1), paths[0], progress=False, **same)
-        flow = FlowHead(CHANNELS, (3, 3), (2, 2), (1, 1)).randomise(1)
-        export_flowhead(flow, paths[1], progress=False, **same)
-    real = ["--dav2_pt2_path", str(paths[0]), "--flowhead_pt2_path", str(paths[1])]
+    same: dict[str, Any] = {"height": HEIGHT, "width": WIDTH, "checkpoint": CheckpointInfo.random(1), "progress": False}
+    config = DepthConfig("tiny", 32, 4, 2, (0, 1, 2, 3), 8, (8, 8, 8, 8), input_channels=CHANNELS, image_size=56)
+    depth = cached(
+        artifact_cache,
+        "run_exported_depth",
+        ".pt2",
+        ("depth_ros",),
+        lambda path: export_dav2(DepthAnythingV2(config).eval().randomise(1), path, **same),
+        asked=config,
+    )
+    flow = cached(
+        artifact_cache,
+        "run_exported_flow",
+        ".pt2",
+        ("f3_ros/flow_head.py", "f3_ros/export_flowhead.py"),
+        lambda path: export_flowhead(FlowHead(CHANNELS, (3, 3), (2, 2), (1, 1)).randomise(1), path, **same),
+    )
+    real = ["--dav2_pt2_path", str(depth), "--flowhead_pt2_path", str(flow)]
     command = [*_flags(hd_f3, events / M3ED), *real, "--time_ms", "300", "--runs", "1", "--output", str(tmp_path)]
     assert run_exported.main([*command, "--json", "-"]) == 0
     told = json.loads(capsys.readouterr().out)

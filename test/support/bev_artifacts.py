@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from small_artifacts import cached
+from kept_artifacts import cached
 
 SOURCES = (
+    "test/support/bev_artifacts.py",
     "aot_runtime/backends",
     *(f"aot_runtime/{name}.py" for name in ("export", "makers", "golden", "manifest", "deform_conv")),
     "bev_ros/model",

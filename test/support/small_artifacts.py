@@ -3,33 +3,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from kept_artifacts import cached
+
 from aot_runtime.backends import package
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-
-
-def cached(folder: Path, name: str, suffix: str, sources: tuple[str, ...], make: Callable[[Path], Any]) -> Path:
-    """The artifact that `make(path)` writes; made again when a source (file or folder), torch or the CPU changes."""
-    from aot_runtime.environment import this_host
-    from aot_runtime.verdict import judge
-
-    host = this_host()
-    digest = hashlib.sha256(repr((host.torch, sorted(host.cpu_flags))).encode())
-    for source in sources:
-        found = ROOT / source
-        for file in [found] if found.is_file() else sorted(found.rglob("*.py")):
-            digest.update(file.read_bytes())
-    digest.update(Path(__file__).read_bytes())
-    path = folder / f"{name}_{digest.hexdigest()[:20]}{suffix}"
-    if not path.is_file() or not judge(path, "cpu").ok:
-        make(path)
-    return path
+THIS = "test/support/small_artifacts.py"
 
 
 def two_outputs(folder: Path, suffix: str = ".pt2") -> Path:
@@ -54,7 +37,7 @@ def two_outputs(folder: Path, suffix: str = ".pt2") -> Path:
         folder,
         "two_outputs",
         suffix,
-        ("aot_runtime/backends",),
+        (THIS, "aot_runtime/backends"),
         lambda path: export_model(
             network,
             {"events": torch.zeros(16, 4), "scale": torch.ones(8)},
@@ -87,7 +70,7 @@ def small_depth(folder: Path, max_depth: float | None = None) -> Path:
         folder,
         f"small_depth_{max_depth}",
         ".pt2",
-        ("aot_runtime/backends", "depth_ros/model"),
+        (THIS, "aot_runtime/backends", "depth_ros/model"),
         lambda path: export_dav2(
             network,
             path,
@@ -116,4 +99,4 @@ def small_aliked(folder: Path, shared: Path, top_k: int = 150) -> Path:
         network, checkpoint = read_network("t16", shared / "weights" / "aliked" / "aliked-t16.pth")
         export_aliked(network, path, checkpoint=checkpoint, height=120, width=160, top_k=top_k, progress=False)
 
-    return cached(folder, f"small_aliked_{top_k}", ".pt2", ("aot_runtime/backends", "aliked_ros"), make)
+    return cached(folder, f"small_aliked_{top_k}", ".pt2", (THIS, "aot_runtime/backends", "aliked_ros"), make)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kept_artifacts import cached
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 # Everything that decides what an artifact computes; a change of any of these compiles the artifacts again.
 SOURCES = (
     *(f"vggt_ros/model/{name}.py" for name in ("aggregator", "camera_head", "dense_head", "rope", "vggt")),
@@ -109,28 +108,25 @@ def vggt_artifact(artifact_cache: Path, vggt_golden: VggtGolden, small_network: 
     that this machine may not run is compiled again. An engine is built for `target`, and not judged on this machine.
     """
     from aot_runtime.engine import EngineOptions
-    from aot_runtime.environment import this_host
     from aot_runtime.manifest import CheckpointInfo
-    from aot_runtime.verdict import judge
     from vggt_ros.artifact import export_vggt
 
     def get(suffix: str = ".pt2", *, small: bool = False, target: str | None = None, **options: Any) -> Path:
-        digest = hashlib.sha256()
-        for source in SOURCES:
-            digest.update((ROOT / source).read_bytes())
-        state = small_network.state_dict() if small else vggt_golden.state
-        for key, value in state.items():
-            digest.update(key.encode() + value.numpy().tobytes())
-        host = this_host()
-        asked = (sorted(options.items()), target, host.torch, sorted(host.cpu_flags), host.tensorrt_rtx)
-        digest.update(repr(asked).encode())
-        path = artifact_cache / f"vggt_{digest.hexdigest()[:20]}{suffix}"
-        if not path.is_file() or not (suffix == ".engine" or judge(path, "cpu").ok):
-            if suffix == ".engine":
-                options["engine_options"] = EngineOptions(target=target)
+        def make(path: Path) -> None:
+            engine = {"engine_options": EngineOptions(target=target)} if suffix == ".engine" else {}
             info = CheckpointInfo("weights.safetensors", "0" * 64, "VGGT License (non-commercial)")
             model = small_network if small else vggt_golden.model(points=False)
-            export_vggt(model, path, checkpoint=info, progress=False, **options)
-        return path
+            export_vggt(model, path, checkpoint=info, progress=False, **engine, **options)
+
+        return cached(
+            artifact_cache,
+            "vggt",
+            suffix,
+            SOURCES,
+            make,
+            asked=(sorted(options.items()), target),
+            state=small_network.state_dict() if small else vggt_golden.state,
+            good=Path.is_file if suffix == ".engine" else None,
+        )
 
     return get

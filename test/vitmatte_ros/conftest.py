@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -11,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kept_artifacts import cached, judged
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 # Everything that decides what an artifact computes; a change of any of these compiles the artifacts again.
 SOURCES = (
     *(f"vitmatte_ros/model/{name}.py" for name in ("attention", "backbone", "decoder", "positions", "vitmatte")),
@@ -83,29 +82,28 @@ def matte_artifact(artifact_cache: Path, matte_golden: MatteGolden) -> Callable[
     that this machine may not run is compiled again. An engine is built for `target`, and not judged on this machine.
     """
     from aot_runtime.engine import EngineOptions
-    from aot_runtime.environment import this_host
     from aot_runtime.manifest import CheckpointInfo
-    from aot_runtime.verdict import judge
     from vitmatte_ros.export_vitmatte import export_vitmatte
 
     def get(
         suffix: str = ".pt2", *, target: str | None = None, network: MatteNetwork | None = None, **options: Any
     ) -> Path:
         chosen = network or matte_golden
-        digest = hashlib.sha256()
-        for source in SOURCES:
-            digest.update((ROOT / source).read_bytes())
-        for key, value in chosen.state.items():
-            digest.update(key.encode() + value.numpy().tobytes())
-        host = this_host()
-        asked = (chosen.config, sorted(options.items()), target, host.torch, sorted(host.cpu_flags), host.tensorrt_rtx)
-        digest.update(repr(asked).encode())
-        path = artifact_cache / f"vitmatte_{digest.hexdigest()[:20]}{suffix}"
-        if not path.is_file() or not (suffix == ".engine" or judge(path, options.get("device", "cpu")).ok):
-            if suffix == ".engine":
-                options["engine_options"] = EngineOptions(target=target)
+
+        def make(path: Path) -> None:
+            engine = {"engine_options": EngineOptions(target=target)} if suffix == ".engine" else {}
             info = CheckpointInfo("weights.safetensors", "0" * 64, "MIT")
-            export_vitmatte(chosen.model(), path, checkpoint=info, progress=False, **options)
-        return path
+            export_vitmatte(chosen.model(), path, checkpoint=info, progress=False, **engine, **options)
+
+        return cached(
+            artifact_cache,
+            "vitmatte",
+            suffix,
+            SOURCES,
+            make,
+            asked=(chosen.config, sorted(options.items()), target),
+            state=chosen.state,
+            good=Path.is_file if suffix == ".engine" else judged(options.get("device", "cpu")),
+        )
 
     return get

@@ -11,24 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 from depth_artifacts import export_brightness
+from kept_artifacts import cached
 from ros_session import Session
 
 HEIGHT, WIDTH = 56, 70
-SOURCES = ("export", "makers", "engine", "engine_graph", "golden", "manifest")
-
-
-def host_digest(*texts: object) -> str:
-    """What decides whether a cached artifact is still good: the exporter's sources, torch, the CPU."""
-    import aot_runtime.export
-    from aot_runtime.environment import this_host
-
-    host = this_host()
-    digest = hashlib.sha256(repr((host.torch, sorted(host.cpu_flags), texts)).encode())
-    folder = Path(aot_runtime.export.__file__).parent
-    for file in sorted([*(folder / f"{name}.py" for name in SOURCES), *folder.glob("backends/*")]):
-        if file.suffix == ".py":
-            digest.update(file.read_bytes())
-    return digest.hexdigest()[:20]
+# Of the exporter; a change of any of these compiles the artifacts again.
+SOURCES = (
+    *(f"aot_runtime/{name}.py" for name in ("export", "makers", "engine", "engine_graph", "golden", "manifest")),
+    "aot_runtime/backends",
+)
 
 
 @pytest.fixture(scope="session")
@@ -39,11 +30,16 @@ def stand_in(artifact_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """
     from aot_runtime.backends.package import read_manifest_json, write_with_manifest
     from aot_runtime.manifest import CheckpointInfo, Manifest
-    from aot_runtime.verdict import judge
 
-    base = artifact_cache / f"brightness_{host_digest('brightness 2')}.pt2"
-    if not base.is_file() or not judge(base, "cpu").ok:
-        export_brightness(base, HEIGHT, WIDTH)
+    sources = (*SOURCES, "test/support/depth_artifacts.py")
+    base = cached(
+        artifact_cache,
+        "brightness",
+        ".pt2",
+        sources,
+        lambda path: export_brightness(path, HEIGHT, WIDTH),
+        asked=(HEIGHT, WIDTH),
+    )
     folder = tmp_path_factory.mktemp("stand_in")
 
     def get(*, family: str = "depth", random: bool = False, **preprocessing: Any) -> Path:
@@ -69,19 +65,17 @@ def stand_in(artifact_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="session")
 def tiny_dav2(artifact_cache: Path) -> Path:
     """A real but tiny Depth Anything V2 with random weights, metric to 20 m, exported by its own command's function."""
-    import depth_ros
     from aot_runtime.manifest import CheckpointInfo
-    from aot_runtime.verdict import judge
     from depth_ros.export_dav2 import export_dav2
     from depth_ros.model.depth_anything import DepthAnythingV2, DepthConfig
 
-    folder = Path(depth_ros.__file__).parent
-    files = sorted([*folder.glob("model/*.py"), folder / "deploy.py", folder / "export_dav2.py"])
-    sources = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
-    path = artifact_cache / f"tiny_dav2_{host_digest(*sources)}.pt2"
-    if not path.is_file() or not judge(path, "cpu").ok:
-        config = DepthConfig("tiny", 32, 4, 2, (0, 1, 2, 3), 16, (8, 16, 16, 16), max_depth=20.0, image_size=56)
-        export_dav2(
+    config = DepthConfig("tiny", 32, 4, 2, (0, 1, 2, 3), 16, (8, 16, 16, 16), max_depth=20.0, image_size=56)
+    return cached(
+        artifact_cache,
+        "tiny_dav2",
+        ".pt2",
+        (*SOURCES, "depth_ros/model", "depth_ros/deploy.py", "depth_ros/export_dav2.py"),
+        lambda path: export_dav2(
             DepthAnythingV2(config).randomise(0),
             path,
             height=HEIGHT,
@@ -89,8 +83,9 @@ def tiny_dav2(artifact_cache: Path) -> Path:
             checkpoint=CheckpointInfo.random(0),
             kind="metric",
             progress=False,
-        )
-    return path
+        ),
+        asked=(config, HEIGHT, WIDTH),
+    )
 
 
 @pytest.fixture(scope="session")

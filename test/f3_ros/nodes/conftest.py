@@ -8,28 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kept_artifacts import cached
 from ros_session import Session, parameters
+
+# Everything that decides what an artifact computes; a change of any of these compiles the artifacts again.
+EXPORT = (*(f"aot_runtime/{name}.py" for name in ("export", "makers", "golden", "manifest")), "aot_runtime/backends")
+F3_SOURCES = (
+    *(f"f3_ros/{name}.py" for name in ("config", "blocks", "encoder", "model", "unet", "deploy", "export_f3")),
+    *EXPORT,
+)
 
 
 @pytest.fixture(scope="session")
 def micro_f3(artifact_cache: Path) -> Path:
     """A micro F3 on a 160x90 field with random weights, compiled once per torch version and source state."""
-    import hashlib
-
-    import f3_ros.deploy
-    import f3_ros.model
-    from aot_runtime.environment import this_host
     from aot_runtime.manifest import CheckpointInfo
-    from aot_runtime.verdict import judge
     from f3_ros.config import from_name
     from f3_ros.export_f3 import export_f3, make_model
 
-    host = this_host()
-    digest = hashlib.sha256(repr((host.torch, sorted(host.cpu_flags))).encode())
-    for module in (f3_ros.deploy, f3_ros.model):
-        digest.update(Path(module.__file__).read_bytes())
-    path = artifact_cache / f"node_micro_160x90_{digest.hexdigest()[:16]}.pt2"
-    if not path.is_file() or not judge(path, "cpu").ok:
+    def make(path: Path) -> None:
         import torch
 
         torch.manual_seed(0)
@@ -43,7 +40,8 @@ def micro_f3(artifact_cache: Path) -> Path:
             downsample=(160, 90),
             progress=False,
         )
-    return path
+
+    return cached(artifact_cache, "node_micro_160x90", ".pt2", F3_SOURCES, make)
 
 
 @pytest.fixture
@@ -81,31 +79,30 @@ def replay(ros: Session) -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def tiny_heads(artifact_cache: Path) -> dict[str, str]:
     """FlowHead and Depth Anything V2 for the features of `micro_f3`, tiny, with random weights, as node parameters."""
-    import hashlib
-    import inspect
-
-    from aot_runtime.environment import this_host
     from aot_runtime.manifest import CheckpointInfo
-    from aot_runtime.verdict import judge
-    from depth_ros import deploy as depth_deploy
     from depth_ros.export_dav2 import export_dav2
     from depth_ros.model.depth_anything import DepthAnythingV2, DepthConfig
-    from f3_ros import flow_head as flow_module
     from f3_ros.export_flowhead import export_flowhead
+    from f3_ros.flow_head import FlowHead
 
-    host = this_host()
-    digest = hashlib.sha256(repr((host.torch, sorted(host.cpu_flags))).encode())
-    for source in (depth_deploy, flow_module, inspect.getmodule(DepthAnythingV2), export_dav2, export_flowhead):
-        digest.update(inspect.getsource(source).encode())
-    paths = {name: artifact_cache / f"tiny_{name}_{digest.hexdigest()[:16]}.pt2" for name in ("depth", "flow")}
-    options: dict[str, Any] = {"checkpoint": CheckpointInfo.random(0), "progress": False}
-    if not paths["depth"].is_file() or not judge(paths["depth"], "cpu").ok:
-        config = DepthConfig("tiny", 32, 4, 2, (0, 1, 2, 3), 16, (8, 8, 16, 16), input_channels=8)
-        export_dav2(DepthAnythingV2(config).eval().randomise(0), paths["depth"], height=28, width=42, **options)
-    if not paths["flow"].is_file() or not judge(paths["flow"], "cpu").ok:
-        flow_head = flow_module.FlowHead(8, (3, 3), (2, 2), (1, 1)).eval().randomise(0)
-        export_flowhead(flow_head, paths["flow"], height=28, width=42, **options)
-    return {f"{name}_artifact": str(path) for name, path in paths.items()}
+    options: dict[str, Any] = {"height": 28, "width": 42, "checkpoint": CheckpointInfo.random(0), "progress": False}
+    config = DepthConfig("tiny", 32, 4, 2, (0, 1, 2, 3), 16, (8, 8, 16, 16), input_channels=8)
+    depth = cached(
+        artifact_cache,
+        "tiny_depth",
+        ".pt2",
+        (*EXPORT, "depth_ros/model", "depth_ros/deploy.py", "depth_ros/export_dav2.py"),
+        lambda path: export_dav2(DepthAnythingV2(config).eval().randomise(0), path, **options),
+        asked=config,
+    )
+    flow = cached(
+        artifact_cache,
+        "tiny_flow",
+        ".pt2",
+        (*EXPORT, "f3_ros/blocks.py", "f3_ros/flow_head.py", "f3_ros/export_flowhead.py"),
+        lambda path: export_flowhead(FlowHead(8, (3, 3), (2, 2), (1, 1)).eval().randomise(0), path, **options),
+    )
+    return {"depth_artifact": str(depth), "flow_artifact": str(flow)}
 
 
 @pytest.fixture
