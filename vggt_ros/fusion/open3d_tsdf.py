@@ -24,7 +24,7 @@ from vggt_ros.fusion.tsdf import TsdfConfig
 
 _SIDE = 16
 _DISC = 0.9
-_LEAST_WEIGHT = 1.0
+_LEAST_WEIGHT = 0.5
 _FAR = 1e3
 
 

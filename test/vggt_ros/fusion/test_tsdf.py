@@ -246,3 +246,11 @@ def test_settings_that_make_no_sense_are_refused() -> None:
     for told in ({"voxel": 0.0}, {"voxel": 0.02, "truncation": 0.02}, {"voxel": 0.02, "max_blocks": 0}):
         with pytest.raises(InputError, match="voxel above 0"):
             TsdfConfig(**told)  # type: ignore[arg-type]
+
+
+def test_a_loaded_field_keeps_the_limits_that_are_asked_for(room: Room, tmp_path: Path) -> None:
+    volume = TsdfVolume(TsdfConfig(0.08, max_blocks=300))
+    volume.integrate(_views(room, range(1))[0])
+    volume.save(tmp_path / "field.npz")
+    again = TsdfVolume.load(tmp_path / "field.npz", TsdfConfig(max_blocks=200, doubts=3))
+    assert again.config == TsdfConfig(0.08, 0.32, max_blocks=200, doubts=3)
