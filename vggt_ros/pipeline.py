@@ -23,6 +23,7 @@ from vggt_ros.depth_sources import DepthRequest, DisparitySource, disparities_of
 from vggt_ros.fusion.bootstrap import Bootstrap, BootstrapSource
 from vggt_ros.fusion.cameras import PosedCamera, checked_pose
 from vggt_ros.fusion.maps import FusedMap, SurfelFusion, TsdfFusion, load_map, make_map
+from vggt_ros.fusion.open3d_tsdf import Open3dFusion
 from vggt_ros.fusion.placement import PlacementLimits, place_again, place_first
 from vggt_ros.fusion.ply import to_gaussians, write_cloud
 from vggt_ros.fusion.scale import Scale
@@ -411,6 +412,8 @@ def gaussian_radius(fused: FusedMap) -> Any:
         return fused.volume.config.voxel / 2
     if isinstance(fused, SurfelFusion):
         return fused.surfels.radii[fused.surfels.shown].cpu().numpy()
+    if isinstance(fused, Open3dFusion):
+        return fused.config.voxel / 2
     raise InputError(f"expected surfels or a field to make Gaussians of, found {type(fused).__name__}")
 
 

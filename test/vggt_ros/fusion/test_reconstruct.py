@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -93,6 +94,20 @@ def test_the_room_from_files_to_a_map_on_disk(
     assert counts["bootstrap_map"] > 20_000
     assert (out / "mesh.ply").exists() == (fusion == "tsdf")
     assert "scale baselines" in (out / "logs" / "reconstruct.log").read_text()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("open3d") is None, reason="open3d is not installed")
+def test_open3ds_field_by_command(room: Room, reconstruct: Callable[..., int], tmp_path: Path) -> None:
+    told = ["--fusion", "tsdf", "--tsdf_backend", "open3d", "--gaussians", "--max_batches", "2"]
+    assert reconstruct(*told, "--save_per_frame_depth", "1") == 0
+    out = tmp_path / "out"
+    for row in json.loads((out / "metrics.json").read_text())["records"]:
+        assert row["fused"]
+        with np.load(out / "depth_metric" / f"camera_{row['camera']}_batch_00001.npz") as file:
+            frame = room.index(row["camera"], 1)
+            assert np.nanmedian(np.abs(file["depth"] - room.frames["depth"][frame])[room.still(frame)]) <= 0.03
+    assert (out / "open3d_points.npz").exists()
+    assert (out / "gaussians.ply").exists()
 
 
 def test_two_runs_write_the_same_bytes(reconstruct: Callable[..., int], tmp_path: Path) -> None:
