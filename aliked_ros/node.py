@@ -40,7 +40,7 @@ from aot_runtime.ros.node import run_node
 from aot_runtime.ros.parameters import declare_table
 
 USAGE = """\
-usage: aliked_node --ros-args -p artifact:=MODEL.pt2 [-r ~/image:=/camera/image_raw] [-p track:=true]
+usage: aliked_node --ros-args -p artifact:=MODEL.pt2 [-r "~/image:=/camera/image_raw"] [-p track:=true]
                    [--params-file aliked.yaml] ...
 
 Finds keypoints in images: ~/keypoints, ~/image_keypoints, and with track ~/tracks, ~/image_tracks.

@@ -47,8 +47,8 @@ from depth_ros.pipeline import DepthResult, ImageDepthPipeline
 from depth_ros.points import PointMaker
 
 USAGE = """\
-usage: depth_node --ros-args -p artifact:=MODEL.pt2 [-r ~/image:=/camera/image_rect]
-                  [-r ~/camera_info:=/camera/camera_info] [--params-file depth.yaml] ...
+usage: depth_node --ros-args -p artifact:=MODEL.pt2 [-r "~/image:=/camera/image_rect"]
+                  [-r "~/camera_info:=/camera/camera_info"] [--params-file depth.yaml] ...
 
 Computes depth of RGB images: ~/depth (metres) or ~/relative_depth, ~/points, ~/depth_image.
 All parameters with their meaning and range: config/depth.yaml, or: ros2 param describe /depth NAME

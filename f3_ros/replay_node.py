@@ -29,11 +29,11 @@ from f3_ros.events.types import Packet
 from f3_ros.pacing import LockStep, RealTime
 
 USAGE = """\
-usage: replay_node --ros-args -p file:=RECORDING [-p rate:=1.0] [-p loop:=false] [-r ~/events:=/f3/events] ...
+usage: replay_node --ros-args -p file:=RECORDING [-p rate:=1.0] [-p loop:=false] [-r "~/events:=/f3/events"] ...
 
 Publishes a recording (Prophesee .raw, .dat, .aedat4, HDF5 in M3ED/DSEC/MVSEC layout, rosbag2) as
 event_camera_msgs/EventPacket on ~/events. rate 0 goes as fast as the consumer acknowledges on ~/processed_seq:
-    replay_node --ros-args -p file:=FILE -p rate:=0.0 -r ~/events:=/f3/events -r ~/processed_seq:=/f3/processed_seq
+    replay_node --ros-args -p file:=FILE -p rate:=0.0 -r "~/events:=/f3/events" -r "~/processed_seq:=/f3/processed_seq"
 All parameters with their meaning: config/replay.yaml
 """
 

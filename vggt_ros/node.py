@@ -54,8 +54,8 @@ if TYPE_CHECKING:
 
 USAGE = """\
 usage: vggt_node --ros-args -p cameras:="[left, right]" -p vggt_model:=VGGT.pt2 -p depth_model:=DEPTH.pt2
-                 [-p accept_noncommercial_weights:=true] [-r ~/left/image:=/left/image_rect]
-                 [-r ~/left/camera_info:=/left/camera_info] ... [--params-file vggt.yaml] ...
+                 [-p accept_noncommercial_weights:=true] [-r "~/left/image:=/left/image_rect"]
+                 [-r "~/left/camera_info:=/left/camera_info"] ... [--params-file vggt.yaml] ...
 
 Fuses the images of several cameras into a map: ~/points, ~/depth/NAME, ~/poses.
 All parameters with their meaning and range: config/vggt.yaml, or: ros2 param describe /vggt NAME

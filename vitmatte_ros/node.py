@@ -46,8 +46,8 @@ from vitmatte_ros.pipeline import MattePipeline, MatteResult
 from vitmatte_ros.trimap import UNKNOWN
 
 USAGE = """\
-usage: vitmatte_node --ros-args -p artifact:=MODEL.pt2 [-p guidance:=mask] [-r ~/image:=/camera/image_raw]
-                     [-r ~/mask:=/segmentation/mask] [--params-file vitmatte.yaml] ...
+usage: vitmatte_node --ros-args -p artifact:=MODEL.pt2 [-p guidance:=mask] [-r "~/image:=/camera/image_raw"]
+                     [-r "~/mask:=/segmentation/mask"] [--params-file vitmatte.yaml] ...
 
 Mattes of images: ~/alpha, ~/foreground. Guidance is a trimap, a mask, a probability or a depth image.
 All parameters with their meaning and range: config/vitmatte.yaml, or: ros2 param describe /vitmatte NAME

@@ -5,7 +5,7 @@
 
 int main(int argc, char** argv) {
   return aot_perception::run_component<aot_perception::AlikedComponent>(argc, argv, R"(
-usage: aliked_node --ros-args -p artifact:=MODEL.pt2 [-r ~/image:=/camera/image_raw] [-p track:=true]
+usage: aliked_node --ros-args -p artifact:=MODEL.pt2 [-r "~/image:=/camera/image_raw"] [-p track:=true]
                    [--params-file aliked.yaml] ...
 
 Finds keypoints in images: ~/keypoints, ~/image_keypoints, and with track ~/tracks, ~/image_tracks.

@@ -5,7 +5,7 @@
 
 int main(int argc, char** argv) {
   return aot_perception::run_component<aot_perception::F3Component>(argc, argv, R"(
-usage: f3_node --ros-args -p artifact:=MODEL.pt2 [-r ~/events:=/event_camera/events] [--params-file f3.yaml] ...
+usage: f3_node --ros-args -p artifact:=MODEL.pt2 [-r "~/events:=/event_camera/events"] [--params-file f3.yaml] ...
 
 Computes F3 features of event windows (sensor_msgs/Image 32FC<C> on ~/features) from event_camera_msgs/EventPacket
 on ~/events; with -p depth_artifact:=HEAD.pt2 also depth (32FC1 on ~/relative_depth or ~/depth), and with
