@@ -80,8 +80,8 @@ class CloudPublisher:
         whole = not self._deltas or generation != self._generation or joined != self._served
         points = self._stream.whole(surface) if whole else self._stream.new(surface)
         self._version, self._generation, self._served = version, generation, joined
-        if not whole and not len(points):
-            return
+        if not len(points) and (not whole or not self._sent):
+            return  # an empty cloud only tells that the points of the last one are gone
         header = Header(stamp=ns_to_stamp(stamp_ns), frame_id=self._frame(metric))
         self._node.outputs["points"].publish(to_cloud(points, FIELDS, header, dense=True))
         self._sent = len(points)

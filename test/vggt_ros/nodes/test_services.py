@@ -169,15 +169,16 @@ def test_services_of_an_inactive_node_say_so(ros: Any, vggt: Callable[..., Any])
 def test_deltas_have_what_is_new_and_everything_for_who_comes(ros: Any, vggt: Callable[..., Any]) -> None:
     scene = vggt(points_mode="deltas", points_rate=50.0)
     clouds = ros.listen(PointCloud2, "/vggt/points", latched_qos())
-    assert ros.until(lambda: len(clouds) == 1)
-    assert clouds[0].width == 0
+    assert ros.until(lambda: scene.node.wanted("points"))
+    ros.spin(0.2)
+    assert not clouds  # there is nothing yet
     scene.show(0)
-    assert ros.until(lambda: len(clouds) == 2)
-    whole = clouds[1].width
+    assert ros.until(lambda: len(clouds) == 1)
+    whole = clouds[0].width
     assert whole > 5000
     scene.show(1)
-    assert ros.until(lambda: len(clouds) == 3)
-    assert 0 < clouds[2].width < 0.5 * whole
+    assert ros.until(lambda: len(clouds) == 2)
+    assert 0 < clouds[1].width < 0.5 * whole
     late = ros.listener.create_subscription(PointCloud2, "/vggt/points", lambda msg: clouds.append(msg), latched_qos())
     everything = len(scene.node._shared.pipeline.map.surface().weights)
     assert ros.until(lambda: clouds[-1].width == everything)
