@@ -13,7 +13,16 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-FILES = ("f3.launch.py", "replay.launch.py", "depth.launch.py", "aliked.launch.py", "vggt.launch.py", "bev.launch.py")
+NODES = {
+    "f3.launch.py": "f3_node",
+    "replay.launch.py": "replay_node",
+    "depth.launch.py": "depth_node",
+    "aliked.launch.py": "aliked_node",
+    "vitmatte.launch.py": "vitmatte_node",
+    "vggt.launch.py": "vggt_node",
+    "bev.launch.py": "bev_node",
+}
+FILES = tuple(NODES)
 
 
 def parameter_names(text: str) -> set[str]:
@@ -86,7 +95,7 @@ def test_large_images_get_the_shared_memory_profile_unless_the_user_has_one(
     assert found == ({} if given else dict.fromkeys(names, profile))
 
 
-@pytest.mark.parametrize(("name", "executable"), zip(FILES, ("f3_node", "replay_node", "depth_node", "aliked_node")))
+@pytest.mark.parametrize(("name", "executable"), NODES.items())
 def test_executable_is_an_entry_point(name: str, executable: str) -> None:
     assert f'executable="{executable}"' in (ROOT / "launch" / name).read_text()
     assert f'"{executable} = ' in (ROOT / "setup.py").read_text()
