@@ -70,6 +70,19 @@ class _Graph:
     calibrated: _Calibrated
 
 
+def check_slots(rig: Rig, slots: int) -> None:
+    """Checks that a network of so many cameras takes a rig.
+
+    Raises:
+        InputError: the rig has more.
+    """
+    if len(rig) > slots:
+        raise InputError(
+            f"expected a rig of at most {slots} cameras, found {len(rig)}: {', '.join(rig.names)}",
+            f"export with --num-cams {len(rig)}, or choose some with --cameras",
+        )
+
+
 class BevPipeline:
     """Runs an encoder. Calls of `process` wait for each other.
 
@@ -222,11 +235,7 @@ class BevPipeline:
         )
 
     def _check(self, images: Mapping[str, np.ndarray], rig: Rig) -> None:
-        if len(rig) > self.config.cameras:
-            raise InputError(
-                f"expected a rig of at most {self.config.cameras} cameras, found {len(rig)}: {', '.join(rig.names)}",
-                f"export with --num-cams {len(rig)}, or choose cameras",
-            )
+        check_slots(rig, self.config.cameras)
         unknown = sorted(set(images) - set(rig.names))
         if unknown:
             raise InputError(f"expected images of cameras {', '.join(rig.names)}, found {', '.join(unknown)}")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from aot_runtime.command import exit_status
-from aot_runtime.errors import InputError
+from aot_runtime.errors import AotError, InputError
 from bev_ros.distributed import Shard, device_for, launched
 from bev_ros.encoder_spec import EncoderSpec, add_encoder_arguments, encoder_spec
 from bev_ros.extraction import (
@@ -223,6 +223,7 @@ def _do_splits(
     stop: StopOnSignals,
     work: Callable[[str, Sequence[str], BevStore, Summary, Progress], None],
 ) -> None:
+    _check_rig(job, manifest)
     with stop:
         for split, tokens in job.splits.items():
             store = BevStore.begin(job.root, manifest, split, job.infos[split])
@@ -242,6 +243,18 @@ def _do_splits(
             _tell(store, split, summary)
             if stop():
                 return
+
+
+def _check_rig(job: Job, manifest: StoreManifest) -> None:
+    """Refuses, before a folder is begun, a rig that would fail sample by sample; what else is wrong is told later."""
+    from bev_ros.pipeline import check_slots
+
+    split, tokens = next(iter(job.splits.items()))
+    try:
+        rig = job.source.sample(split, tokens[0]).rig
+    except (AotError, IndexError):
+        return
+    check_slots(rig, manifest.encoder.config["cameras"])
 
 
 def _tell(store: BevStore, split: str, summary: Summary) -> None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from bev_ros.extraction import Encoder
     from bev_ros.samples import SampleSource
 
-LOCAL = "local"
+AUTO, LOCAL = "auto", "local"
 _CPUS = 2
 _ANSWER_S = 10.0
 _STORED, _FAILED, _BROKEN = "stored", "failed", "broken"
@@ -116,8 +116,8 @@ def connected(address: str) -> Iterator[None]:
 
 
 def _check_address(address: str) -> None:
-    """Asks for an answer at HOST:PORT: Ray itself would try for minutes."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    """Asks for an answer at HOST:PORT: Ray itself would try for minutes, also when the cluster of "auto" is gone."""
+    host, colon, port = _found(address).removeprefix("ray://").rpartition(":")
     if not colon or not port.isdecimal():
         return
     try:
@@ -127,6 +127,19 @@ def _check_address(address: str) -> None:
             f"expected a Ray cluster at {address}, found {error}",
             "start one with: ray start --head; or use --ray local",
         ) from error
+
+
+def _found(address: str) -> str:
+    """What "auto" stands for on this machine; "auto" if nothing is known, which Ray says in words of its own."""
+    if address != AUTO:
+        return address
+    try:
+        # No public function of Ray's tells it.
+        from ray._private.services import canonicalize_bootstrap_address
+
+        return str(canonicalize_bootstrap_address(AUTO) or AUTO)
+    except Exception:
+        return AUTO
 
 
 def choose_workers(gpu: str, count: int | None = None) -> RayWorkers:

@@ -121,12 +121,14 @@ def read_token_list(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"expected a list of tokens, found {error} for {path}", "check --only") from error
+        raise InputError(f"expected a list of tokens, found {error} for {path}", "check the path") from error
     found = dict.fromkeys(
         checked_name(line.strip(), "token", f"{path} line {number}")
         for number, line in enumerate(lines, 1)
         if line.strip() and not line.lstrip().startswith("#")
     )
     if not found:
-        raise InputError(f"expected a token in each line, found none in {path}", "check --only")
+        raise InputError(
+            f"expected a token in each line, found none in {path}", "precompute_bev_features --list-tokens writes one"
+        )
     return list(found)

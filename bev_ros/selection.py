@@ -34,11 +34,16 @@ class Selection:
         """The tokens selected, in their order.
 
         Raises:
-            InputError: a number is negative, the range is empty, or a token of `only` is not there.
+            InputError: the split or the range is empty, a number is negative, or a token of `only` is not there.
         """
         for name, value in (("start_idx", self.start), ("end_idx", self.end), ("limit", self.limit)):
             if value is not None and value < (1 if name == "limit" else 0):
                 raise InputError(f"expected --{name} from {1 if name == 'limit' else 0}, found {value}")
+        if not tokens:
+            raise InputError(
+                "expected samples in the split, found none",
+                "choose another --split; how the images of a bag are matched say --slop, --required and --cameras",
+            )
         chosen = list(tokens)
         if self.only is not None:
             strange = sorted(set(self.only) - set(tokens))

@@ -4,7 +4,8 @@
 """Plays topics of a rosbag2 without ros2cli: command `play_topics`, the counterpart of `record_topics`.
 
 Messages are published as they were recorded, undecoded, at the pace at which they were received. What was latched when
-it was recorded is latched again, and CameraInfo always, so that who subscribes late knows the camera too.
+it was recorded is latched again, and CameraInfo and /tf_static always (not every recorder keeps the QoS), so that who
+subscribes late knows the camera too.
 """
 
 from __future__ import annotations
@@ -138,8 +139,10 @@ class BagPlayer(Node):
                 f"expected messages serialised as cdr, found {told.serialization_format} on {topic} in {self._bag}"
             )
         kind = _message_type(connection.msgtype, topic)
-        latched = connection.msgtype in _LATCHED_TYPES or any(
-            profile.durability.name == "TRANSIENT_LOCAL" for profile in told.offered_qos_profiles
+        latched = (
+            connection.msgtype in _LATCHED_TYPES
+            or topic.endswith("/tf_static")
+            or any(profile.durability.name == "TRANSIENT_LOCAL" for profile in told.offered_qos_profiles)
         )
         depth = max([_DEPTH, *(min(profile.depth, 1000) for profile in told.offered_qos_profiles)])
         qos = QoSProfile(

@@ -41,7 +41,8 @@ def require_space(path: Path, count: int, each: int) -> None:
         raise DiskFull(
             f"expected {told_bytes(wanted)} free for {count} samples of {told_bytes(each)}, found {told_bytes(free)} "
             f"at {path}",
-            "free space, choose another --output_dir, a smaller --dtype or fewer samples",
+            "free space (--resume goes on with what is stored), or choose another --output_dir, a smaller --dtype or "
+            "fewer samples",
         )
 
 

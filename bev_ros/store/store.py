@@ -85,9 +85,12 @@ class BevStore:
                 there = StoreManifest.read(root)
                 differ = there.differences(manifest) + _split_differences(there.splits.get(split), info, split)
                 if differ:
+                    holds = any(cls(root, there).records(name)[0] for name in there.splits)
                     raise InputError(
                         f"expected the features that {root} was begun with, found others: {'; '.join(differ)}",
-                        "use what it was begun with, or another --output_dir",
+                        "use what it was begun with, or another --output_dir"
+                        if holds
+                        else f"no map is stored there: remove {root}, or use another --output_dir",
                     )
                 manifest = there.with_split(split, there.splits[split]) if split in there.splits else there
             else:
@@ -313,5 +316,5 @@ def _split_differences(there: SplitInfo | None, here: SplitInfo, split: str) -> 
     for name in ("source", "cameras", "calibration"):
         old, new = getattr(there, name), getattr(here, name)
         if old != new:
-            found.append(f"splits.{split}.{name} is {json.dumps(old)[:80]} there and {json.dumps(new)[:80]} here")
+            found.append(f"splits.{split}.{name} is {json.dumps(old)[:240]} there and {json.dumps(new)[:240]} here")
     return found

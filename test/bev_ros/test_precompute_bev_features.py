@@ -21,6 +21,7 @@ from bev_artifacts import tiny_images, tiny_rig
 from bev_fakes import visible_files
 from bev_sample_folder import write_sample_folder
 
+from bev_ros.calibration import write_rig
 from bev_ros.dataset import PrecomputedBevDataset
 from bev_ros.option_file import parse_with_file
 from bev_ros.pipeline import BevPipeline
@@ -246,6 +247,30 @@ def test_mistakes_are_told_in_one_sentence(
     assert err.startswith("error: expected ")
     assert told in err
     assert not (tmp_path / "O").exists()
+
+
+def test_a_rig_that_the_encoder_cannot_take_is_refused_before_a_folder_is_begun(
+    run: Command, samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rig(tiny_rig(("front", "left", "right", "rear")), samples / "calibration.yaml")
+    for file in (samples / "samples").iterdir():
+        told = json.loads(file.read_text())
+        told["cameras"]["rear"] = None
+        file.write_text(json.dumps(told))
+    assert run() == 2
+    assert "expected a rig of at most 3 cameras, found 4: front, left, right, rear; " in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert run("--cameras", "front,left,right") == 0
+
+
+def test_a_folder_without_a_map_may_be_removed(
+    run: Command, samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for image in samples.glob("front*.png"):
+        image.unlink()
+    assert run() == 2
+    assert run("--cameras", "left,right") == 2
+    assert f"no map is stored there: remove {tmp_path / 'out'}" in capsys.readouterr().err
 
 
 def test_the_selection_is_listed(run: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

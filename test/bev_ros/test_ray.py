@@ -223,6 +223,16 @@ def test_an_address_where_nobody_answers_is_said_at_once() -> None:
                 pass
 
 
+def test_a_cluster_that_is_gone_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The address that Ray keeps of the last cluster stays when the cluster is killed."""
+    pytest.importorskip("ray", reason="ray[data] is not installed")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{taken.getsockname()[1]}")
+        with pytest.raises(InputError, match=r"expected a Ray cluster at auto, .*ray start --head"), connected("auto"):
+            pass
+
+
 def test_ray_is_imported_only_when_used() -> None:
     code = "import sys, bev_ros.ray_run; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rig_bags import write_rig_bag
 
 pytest.importorskip("rclpy", reason="rclpy is not installed")
 
@@ -170,6 +171,16 @@ def test_recorded_latching_reaches_late_subscribers(
     assert late[0].k[0] == 500.0
     assert stage.finish(player) == 0
     assert (len(got), player.counts[INFO]) == (5, 1)
+
+
+def test_static_transforms_are_latched_whatever_the_recorder_kept_of_it(stage: Stage, tmp_path: Path) -> None:
+    from tf2_msgs.msg import TFMessage
+
+    bag = write_rig_bag(tmp_path / "bag", cameras=("front",), count=2).path  # without any QoS
+    listener = stage.listen(TFMessage, "/tf_static", latched_qos())
+    player = stage.play(bag)
+    assert stage.finish(player) == 0
+    assert [transform.child_frame_id for msg in listener for transform in msg.transforms] == ["front_optical"]
 
 
 def test_only_chosen_topics_under_other_names(

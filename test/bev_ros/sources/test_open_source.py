@@ -13,6 +13,7 @@ from rig_bags import write_rig_bag
 
 from aot_runtime.errors import InputError
 from bev_ros.samples import read_token_list
+from bev_ros.selection import Selection
 from bev_ros.sources import open_source
 from bev_ros.sources.bag import BagSource
 from bev_ros.sources.folder import FolderSource
@@ -81,17 +82,22 @@ def test_times_that_make_no_sense(told: tuple[str, str]) -> None:
         _told(*told)
 
 
+def test_a_split_without_samples_says_what_may_be_the_cause() -> None:
+    with pytest.raises(InputError, match=r"expected samples in the split, found none; .*--slop"):
+        Selection().of([])
+
+
 def test_token_lists(tmp_path: Path) -> None:
     path = tmp_path / "tokens.txt"
     path.write_text("# chosen\nb\n\n a \nb\n")
     assert read_token_list(path) == ["b", "a"]
     for text, message in (
-        ("", "found none"),
+        ("", "found none in .*--list-tokens"),
         ("../x\n", "tokens.txt line 1"),
         ("a b\n", "expected a token of at most"),
     ):
         path.write_text(text)
         with pytest.raises(InputError, match=message):
             read_token_list(path)
-    with pytest.raises(InputError, match="check --only"):
+    with pytest.raises(InputError, match="check the path"):
         read_token_list(tmp_path / "absent.txt")
