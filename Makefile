@@ -5,6 +5,8 @@ SHELL := /bin/bash
 VENV ?= .venv
 BIN := $(VENV)/bin
 CPP_BUILD := $(abspath .cache/cpp)
+# Files of tests that run at once; each may take 3 GiB of memory.
+JOBS ?= 2
 # Inductor's CPU kernels spin at OpenMP barriers; with passive waiting other processes on the machine keep their share.
 export OMP_NUM_THREADS ?= 2
 export OMP_WAIT_POLICY ?= passive
@@ -21,7 +23,9 @@ demo: setup  ## events -> features by a compiled artifact in a real ROS 2 node; 
 	@$(BIN)/f3_demo --output demo $(if $(EVENTS),--events $(EVENTS)) $(if $(MODEL),--model-name $(MODEL)) $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT))
 
 test: setup lint cpp cpp-sanitize  ## ruff, mypy and all tests, Python and C++
-	@AOT_PERCEPTION_CPP_BUILD=$(CPP_BUILD) $(BIN)/python -m pytest
+	@AOT_PERCEPTION_CPP_BUILD=$(CPP_BUILD) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not alone" \
+	  -n $(JOBS) --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -m alone
 
 cpp: setup  ## the C++ core and tools, without ROS, in .cache/cpp, and their tests
 	@mkdir -p .cache

@@ -18,6 +18,12 @@ pytest.register_assert_rewrite("event_driver", "f3_heads", "node_checks", "ros_i
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with tests marked `slow` go first: a long file that began last would leave the other workers idle."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder with reference data: `$AOT_PERCEPTION_SHARED`, else `../shared` beside the repository."""

@@ -114,6 +114,7 @@ def test_gradients(case: Callable[..., Case]) -> None:
     assert torch.autograd.gradcheck(lambda d, c: pool(d, c, one.tables[0]), (depth, context))
 
 
+@pytest.mark.alone
 def test_much_faster_than_a_loop_or_the_volume() -> None:
     """The accepted ratios, at full size and 80 channels, in CPU time; benchmarks/bev_pooling.py has the numbers."""
     tables = build_tables(ring(), Frustum((256, 704), 16, (2.0, 58.0, 0.5)), BevGrid(BOUNDS, BOUNDS, (-10, 10, 20)))
