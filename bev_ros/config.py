@@ -114,17 +114,7 @@ class BevConfig:
         ):
             if value not in known:
                 raise InputError(f"expected {option} {', '.join(str(item) for item in known)}, found {value!r}")
-        counts = (
-            "cameras",
-            "sweeps",
-            "base_channels",
-            "neck_channels",
-            "mid_channels",
-            "channels",
-            "bev_base",
-            "bev_channels",
-        )
-        for option in counts:
+        for option in _COUNTS:
             if getattr(self, option) < 1:
                 raise InputError(f"expected {option} from 1, found {getattr(self, option)}")
         self._check_geometry()

@@ -276,7 +276,10 @@ def test_a_signal_ends_the_run_after_the_present_sample(tmp_path: Path, number: 
     assert {path.stem for path in store.folder("train").glob("*.safetensors")} == stored
 
 
-def test_a_second_signal_does_not_wait() -> None:
+def test_a_second_signal_does_not_wait(request: pytest.FixtureRequest) -> None:
+    # A shell that runs the tests in the background has them ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     with StopOnSignals() as stop:
         assert stop() == ""
         signal.raise_signal(signal.SIGINT)

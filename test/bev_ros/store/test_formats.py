@@ -128,6 +128,21 @@ def test_numbers_that_cannot_be_stored_are_refused() -> None:
     assert pack(features, FileFormat(dtype="int8"))[1] < 0.004
 
 
+@pytest.mark.parametrize("layout", ["dense", "sparse"])
+@pytest.mark.parametrize("form", ["safetensors", "pt"])
+def test_int8_has_a_scale_for_each_channel(form: str, layout: str, tmp_path: Path) -> None:
+    how = FileFormat(form, "int8", layout)
+    sizes = np.logspace(-4, 4, SHAPE[0], dtype=np.float32)
+    features = a_map(0.5) * sizes[:, None, None]
+    path = tmp_path / f"a{how.suffix}"
+    path.write_bytes(to_bytes(pack(features, how)[0], how, RECORD))
+    stored = read_map(path, how, SHAPE)
+    largest = np.abs(features).max((1, 2))
+    assert (np.abs(stored.dense().numpy() - features).max((1, 2)) <= largest * (0.5 / 127 * 1.0001)).all()
+    assert stored.scale is not None
+    np.testing.assert_allclose(stored.scale.numpy(), largest / 127, rtol=1e-6)
+
+
 @pytest.mark.parametrize("largest", [0.0, 1e-45, 1e-38, 3e38])
 def test_int8_takes_channels_of_any_size(largest: float) -> None:
     features = np.full(SHAPE, largest, np.float32)
