@@ -50,7 +50,7 @@ from vggt_ros.sources import Sources
 from vggt_ros.views import ViewMaker
 
 if TYPE_CHECKING:
-    from vggt_ros.pipeline import StepResult
+    from vggt_ros.steps import StepResult
 
 USAGE = """\
 usage: vggt_node --ros-args -p cameras:="[left, right]" -p vggt_model:=VGGT.pt2 -p depth_model:=DEPTH.pt2

@@ -21,68 +21,17 @@ import torch
 from aot_runtime.errors import AotError, InputError
 from vggt_ros.depth_sources import DepthRequest, DisparitySource, disparities_of
 from vggt_ros.fusion.bootstrap import Bootstrap, BootstrapSource
-from vggt_ros.fusion.cameras import PosedCamera, checked_pose
+from vggt_ros.fusion.cameras import PosedCamera
 from vggt_ros.fusion.maps import FusedMap, SurfelFusion, TsdfFusion, load_map, make_map
 from vggt_ros.fusion.open3d_tsdf import Open3dFusion
 from vggt_ros.fusion.placement import PlacementLimits, place_again, place_first
 from vggt_ros.fusion.ply import to_gaussians, write_cloud
 from vggt_ros.fusion.scale import Scale
-from vggt_ros.fusion.streaming import FrameResult, Reconstruction, StreamConfig, StreamFrame
+from vggt_ros.fusion.streaming import Reconstruction, StreamConfig, StreamFrame
 from vggt_ros.fusion.tsdf import TsdfConfig
+from vggt_ros.steps import Problem, Step, StepResult, View
 
 GAUSSIANS_SUFFIX = ".gaussians.ply"
-
-
-@dataclass(frozen=True)
-class View:
-    """One camera's image at one instant.
-
-    Attributes:
-        name: of the camera.
-        image: (H, W, 3) uint8 RGB, rectified.
-        matrix: (3, 3) of this image, pixel centres at integers; None: the bootstrap's.
-        pose: (4, 4) world <- camera in metres; None: not known.
-        image_name: of the image, for sources that read files.
-    """
-
-    name: str
-    image: np.ndarray
-    matrix: np.ndarray | None = None
-    pose: np.ndarray | None = None
-    image_name: str = ""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something about a camera that did not go as it should; its text is a sentence for a log."""
-
-    camera: str
-    text: str
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """What became of a step.
-
-    Attributes:
-        stamp_s: of the step.
-        frames: of the cameras that were streamed; empty at a bootstrap.
-        bootstrapped: cameras that a bootstrap brought into the map; empty if there was none.
-        reason: why there was a bootstrap; or, if one is due, why there was none, or why it was refused; else "".
-        problems: cameras that could not take part, and what was assumed about others.
-        scale: the map's.
-        timings_ms: "bootstrap", "depth" (of all cameras), "depth/CAMERA", "update" and "total", those that took place.
-        cameras: where each camera was taken to be, in the map's world, on its image's grid.
-    """
-
-    stamp_s: float
-    frames: list[FrameResult]
-    bootstrapped: tuple[str, ...]
-    reason: str
-    problems: list[Problem]
-    scale: Scale
-    timings_ms: dict[str, float]
-    cameras: dict[str, PosedCamera]
 
 
 @dataclass(frozen=True)
@@ -209,7 +158,7 @@ class ReconstructionPipeline:
         if len(set(names)) != len(names):
             raise InputError(f"expected each camera once in a step, found {sorted(names)}")
         begun = time.perf_counter()
-        step = _Step(stamp_s)
+        step = Step(stamp_s)
         good = [view for view in views if step.accepts(view)]
         if self._due(stamp_s, force_bootstrap):
             self._try_bootstrap(good, step)
@@ -218,9 +167,7 @@ class ReconstructionPipeline:
         if self.map.size and not step.bootstrapped:
             self._stream(good, step)
         step.timings["total"] = _since(begun)
-        return StepResult(
-            stamp_s, step.frames, step.bootstrapped, step.reason, step.problems, self.scale, step.timings, step.cameras
-        )
+        return step.result(self.scale)
 
     def reset(self) -> None:
         """Forget the map, the calibrations of the cameras and where they were."""
@@ -279,7 +226,7 @@ class ReconstructionPipeline:
         # A time that went back starts the pause anew.
         return waited is None or waited < 0 or waited >= self.config.rebootstrap_pause_s
 
-    def _try_bootstrap(self, views: Sequence[View], step: _Step) -> None:
+    def _try_bootstrap(self, views: Sequence[View], step: Step) -> None:
         begun = time.perf_counter()
         why = self.wants_bootstrap or "it was asked for"
         try:
@@ -291,7 +238,7 @@ class ReconstructionPipeline:
             self._tried_s = step.stamp_s
             step.timings["bootstrap"] = _since(begun)
 
-    def _bootstrap(self, views: Sequence[View], step: _Step) -> tuple[str, ...]:
+    def _bootstrap(self, views: Sequence[View], step: Step) -> tuple[str, ...]:
         if self._source is None:
             raise InputError("expected a source of bootstraps, found none", "load a map, or give a VGGT artifact")
         if len(views) < self.config.min_views:
@@ -310,7 +257,7 @@ class ReconstructionPipeline:
         self._take(found, images, step)
         return found.names
 
-    def _take(self, found: Bootstrap, images: Mapping[str, np.ndarray], step: _Step) -> None:
+    def _take(self, found: Bootstrap, images: Mapping[str, np.ndarray], step: Step) -> None:
         colours = {name: found.colour(index, images[name]) for index, name in enumerate(found.names)}
         self._whole.bootstrap(found, colours, step.stamp_s)
         for index, name in enumerate(found.names):
@@ -319,7 +266,7 @@ class ReconstructionPipeline:
 
     # -- streaming -----------------------------------------------------------------------------------------------------
 
-    def _stream(self, views: Sequence[View], step: _Step) -> None:
+    def _stream(self, views: Sequence[View], step: Step) -> None:
         if self._disparity is None:
             self._whole.update([], step.stamp_s)
             return
@@ -354,7 +301,7 @@ class ReconstructionPipeline:
         known = self._known.get(name)
         self._known[name] = camera if known is None else replace(known, pose=camera.pose)
 
-    def _camera(self, view: View, step: _Step) -> PosedCamera:
+    def _camera(self, view: View, step: Step) -> PosedCamera:
         """Where a camera is: as the view says, else where it last was."""
         known, matrix, pose = self._known.get(view.name), view.matrix, view.pose
         height, width = view.image.shape[:2]
@@ -376,34 +323,6 @@ class ReconstructionPipeline:
             assert known is not None
             pose = known.pose
         return PosedCamera(matrix, pose, width, height)
-
-
-class _Step:
-    """A result while it is made."""
-
-    def __init__(self, stamp_s: float) -> None:
-        self.stamp_s = stamp_s
-        self.frames: list[FrameResult] = []
-        self.bootstrapped: tuple[str, ...] = ()
-        self.reason = ""
-        self.problems: list[Problem] = []
-        self.timings: dict[str, float] = {}
-        self.cameras: dict[str, PosedCamera] = {}
-
-    def accepts(self, view: View) -> bool:
-        """Whether a view is well formed; if not, this is a problem."""
-        image = view.image
-        try:
-            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-                raise InputError(f"expected an RGB image (height, width, 3) uint8, found {image.shape} {image.dtype}")
-            if view.pose is not None:
-                checked_pose(view.pose, view.name)
-            if view.matrix is not None:
-                PosedCamera(view.matrix, np.eye(4), image.shape[1], image.shape[0])
-        except InputError as error:
-            self.problems.append(Problem(view.name, str(error)))
-            return False
-        return True
 
 
 def gaussian_radius(fused: FusedMap) -> Any:

@@ -37,7 +37,7 @@ from vggt_ros.rig import Rig, read_intrinsics, read_poses
 
 if TYPE_CHECKING:
     from vggt_ros.fusion.streaming import FrameResult
-    from vggt_ros.pipeline import StepResult, View
+    from vggt_ros.steps import StepResult, View
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -182,7 +182,7 @@ class Session:
         return result
 
     def _views(self, number: int, batch: Batch) -> list[View]:
-        from vggt_ros.pipeline import View
+        from vggt_ros.steps import View
 
         views = []
         for name, image in batch.images.items():

@@ -14,7 +14,7 @@ from aot_runtime.camera import Camera, Size
 from aot_runtime.errors import InputError
 from aot_runtime.transforms import TransformBuffer
 from aot_runtime.undistort import Undistorter
-from vggt_ros.pipeline import View
+from vggt_ros.steps import View
 
 if TYPE_CHECKING:
     from aot_runtime.ros.camera_set import CameraArrival

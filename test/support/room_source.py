@@ -10,7 +10,7 @@ from synthetic_room import CAMERAS, Room
 
 from aot_runtime.errors import InputError
 from vggt_ros.fusion.bootstrap import Bootstrap
-from vggt_ros.pipeline import View
+from vggt_ros.steps import View
 
 
 class RoomSource:

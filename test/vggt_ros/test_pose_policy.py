@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vggt_ros.pipeline import View
 from vggt_ros.pose_policy import PosePolicy
+from vggt_ros.steps import View
 from vggt_ros.views import PosedViews
 
 IMAGE = np.zeros((2, 2, 3), np.uint8)

@@ -16,7 +16,8 @@ from synthetic_room import CAMERAS, Room
 from aot_runtime.errors import InputError
 from vggt_ros.fusion.bootstrap import Bootstrap
 from vggt_ros.fusion.streaming import FrameResult
-from vggt_ros.pipeline import PipelineConfig, ReconstructionPipeline, StepResult
+from vggt_ros.pipeline import PipelineConfig, ReconstructionPipeline
+from vggt_ros.steps import StepResult
 
 
 def _error(room: Room, frame: FrameResult, step: int) -> float:

@@ -193,7 +193,8 @@ def test_a_depth_artifact_streams_what_the_pipeline_without_ros_gives(
     from depth_ros.pipeline import ImageDepthPipeline
     from vggt_ros.depth_sources import ArtifactDisparity
     from vggt_ros.fusion.bootstrap import NpzSource
-    from vggt_ros.pipeline import PipelineConfig, ReconstructionPipeline, View
+    from vggt_ros.pipeline import PipelineConfig, ReconstructionPipeline
+    from vggt_ros.steps import View
 
     scene = vggt(depth_folder=None, depth_model=brightness, pose_source="tf")
     depths = {name: ros.listen(Image, f"/vggt/depth/{name}") for name in scene.cameras}
