@@ -184,10 +184,11 @@ class BevStore:
             split: to finish.
             samples: how many the source has; None: as the manifest says.
         """
-        rows = self.index(split).merge()
-        failed = self.failures(split).merge(drop=rows)
-        self.timings(split).merge()
+        # Merged under the manifest's lock: who merges last counts last.
         with locked(self.root / ".lock"):
+            rows = self.index(split).merge()
+            failed = self.failures(split).merge(drop=rows)
+            self.timings(split).merge()
             manifest = StoreManifest.read(self.root)
             info = manifest.splits[split]
             counted = dataclasses.replace(
