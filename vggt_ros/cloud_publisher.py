@@ -31,7 +31,7 @@ class CloudPublisher:
     Args:
         node: has the output "points".
         shared: the map.
-        frame: the frame of points that are metric or not.
+        frame: the frame of points, by whether the world is tf's.
     """
 
     def __init__(
@@ -76,13 +76,13 @@ class CloudPublisher:
         shared, joined = self._shared, self._joined
         with shared.alone() as pipeline:
             version, generation, stamp_ns = shared.version, shared.generation, shared.stamp_ns
-            metric, surface = pipeline.scale.metric, pipeline.map.surface()
+            anchored, surface = pipeline.scale.anchored, pipeline.map.surface()
         whole = not self._deltas or generation != self._generation or joined != self._served
         points = self._stream.whole(surface) if whole else self._stream.new(surface)
         self._version, self._generation, self._served = version, generation, joined
         if not len(points) and (not whole or not self._sent):
             return  # an empty cloud only tells that the points of the last one are gone
-        header = Header(stamp=ns_to_stamp(stamp_ns), frame_id=self._frame(metric))
+        header = Header(stamp=ns_to_stamp(stamp_ns), frame_id=self._frame(anchored))
         self._node.outputs["points"].publish(to_cloud(points, FIELDS, header, dense=True))
         self._sent = len(points)
 

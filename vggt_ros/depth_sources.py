@@ -56,6 +56,34 @@ class BatchDisparitySource(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class MetricClaim:
+    """That 1 / disparity is metres.
+
+    Attributes:
+        file: of the network that says so.
+        doubt: why it is not to be believed; "" if it is.
+    """
+
+    file: str
+    doubt: str = ""
+
+
+@runtime_checkable
+class MetricDisparitySource(Protocol):
+    """A `DisparitySource` that may know metres."""
+
+    @property
+    def metric(self) -> MetricClaim | None:
+        """None if its disparity has a scale and a shift of its own."""
+        ...
+
+
+def metric_claim(source: object) -> MetricClaim | None:
+    """What a source says of its unit; None if it says nothing."""
+    return source.metric if isinstance(source, MetricDisparitySource) else None
+
+
 def disparities_of(source: DisparitySource, requests: Sequence[DepthRequest]) -> list[DepthAnswer]:
     """Disparities of all requests in their order, at once if the source can."""
     if isinstance(source, BatchDisparitySource):
@@ -83,6 +111,11 @@ class ArtifactDisparity:
 
     def __init__(self, pipeline: ImageDepthPipeline) -> None:
         self._pipeline = pipeline
+
+    @property
+    def metric(self) -> MetricClaim | None:
+        """See `MetricDisparitySource`."""
+        return _claim_of(self._pipeline)
 
     def disparity(self, camera: str, name: str, image: np.ndarray) -> np.ndarray:
         """See `DisparitySource`."""
@@ -112,6 +145,11 @@ class PoolDisparity:
     def __init__(self, pool: DepthAnythingPool) -> None:
         self._pool = pool
 
+    @property
+    def metric(self) -> MetricClaim | None:
+        """See `MetricDisparitySource`."""
+        return _claim_of(self._pool)
+
     def disparity(self, camera: str, name: str, image: np.ndarray) -> np.ndarray:
         """See `DisparitySource`."""
         return disparity_of(self._pool.submit(image).result())
@@ -132,6 +170,13 @@ def disparity_of(result: DepthResult) -> np.ndarray:
         return result.depth
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(1 / result.depth, np.float32)
+
+
+def _claim_of(network: ImageDepthPipeline | DepthAnythingPool) -> MetricClaim | None:
+    if network.kind != "metric":
+        return None
+    name, random = network.model.path.name, network.model.manifest.checkpoint.is_random
+    return MetricClaim(name, f"{name} is metric, but its weights are random" if random else "")
 
 
 class FolderDisparity:

@@ -13,15 +13,15 @@
 | `~/unscaled_depth/NAME`, with `.../camera_info` | the same in an arbitrary unit | out, if it is not |
 | `~/poses` | geometry_msgs/PoseArray, those known, in the order of `cameras` | out |
 | `~/pose/NAME` | geometry_msgs/PoseStamped | out |
-| `/tf` | `unscaled_frame` -> camera | out, if `publish_tf` and the scale is arbitrary |
+| `/tf` | `unscaled_frame` -> camera | out, if `publish_tf` and no tf was there when the map began |
 | `/diagnostics` | diagnostic_msgs/DiagnosticArray | out |
 | `~/bootstrap` | std_srvs/Trigger: with the next images, whatever the map says | service |
 | `~/reset` | std_srvs/Trigger: forget the map | service |
 | `~/save_map`, `~/load_map` | std_srvs/Trigger; the file is the parameter `map_path` | service |
 | `~/pause` | std_srvs/SetBool | service |
 
-Points and poses lie in `world_frame` if they are metres, else in `unscaled_frame`. Depth has the stamp and the frame of
-its image, and its size; images of lenses that bend (`rectified` false) are undistorted first, and so is the depth.
+Points and poses lie in `world_frame` if tf placed them there, else in `unscaled_frame`. Depth has the stamp and the
+frame of its image, and its size; images of lenses that bend (`rectified` false) are undistorted first, and so is it.
 
 Three threads: the executor takes messages and puts them together, one worker runs networks and the map, one more makes
 clouds. Only the newest set of images waits.
@@ -169,7 +169,8 @@ class VggtNode(ModelNode):
         fused, scale = pipeline.map, pipeline.scale
         found = {
             "reconstruction": pipeline.state,
-            "scale": f"{scale.unit} by {scale.source}" if fused.size else "none yet",
+            "scale": f"{scale.unit} by {scale.name}" if fused.size else "none yet",
+            "frame": self._outputs.frame(scale.anchored) if fused.size else "none yet",
             "map": f"{fused.size} {'blocks' if hasattr(fused, 'volume') else 'surfels'}",
             "map evicted": str(fused.evicted),
             "last bootstrap": "none",
@@ -196,15 +197,15 @@ class VggtNode(ModelNode):
             self.health.excused()
             return
         begun = shared.pipeline
-        arbitrary = begun.map.size > 0 and not begun.scale.metric and match.epoch == self._epoch
-        placed = self._views.views(match.items, posed=not arbitrary)
+        unposed = begun.map.size > 0 and not begun.scale.anchored and match.epoch == self._epoch
+        placed = self._views.views(match.items, posed=not unposed)
         with shared.alone() as pipeline:
             if match.epoch != self._epoch:
                 self._epoch = match.epoch
                 if self._settings.reset_on_time_jump:
                     shared.begin()
                     self._told = {}
-            if arbitrary and not pipeline.map.size:
+            if unposed and not pipeline.map.size:
                 return  # somebody has reset the map meanwhile: the next images have poses again
             decision = self._policy.decide(pipeline, placed, match.reasons, hurry=services.forced)
             placed = decision.views
@@ -226,10 +227,10 @@ class VggtNode(ModelNode):
                 self.health.excused()  # there are only bootstraps
             return
         self.health.passed("infer")
-        metric = result.scale.metric
-        finite = self._outputs.depths(match, depths, placed.cameras, result.cameras, metric=metric)
-        self._outputs.poses(match, result.cameras, metric=metric)
-        if self._broadcaster is not None and not metric:
+        scale = result.scale
+        finite = self._outputs.depths(match, depths, placed.cameras, result.cameras, metric=scale.metric)
+        self._outputs.poses(match, result.cameras, anchored=scale.anchored)
+        if self._broadcaster is not None and not scale.anchored:
             self._broadcaster.send(match, result.cameras)
         self.told_published(match, finite)
 

@@ -44,9 +44,9 @@ class StepOutputs:
             node.add_output(f"pose/{name}", PoseStamped)
         node.add_output("poses", PoseArray)
 
-    def frame(self, metric: bool) -> str:
-        """The frame of points and poses."""
-        return self._settings.world_frame if metric else self._settings.unscaled_frame
+    def frame(self, anchored: bool) -> str:
+        """The frame of points and poses, which given poses placed in the world or not."""
+        return self._settings.world_frame if anchored else self._settings.unscaled_frame
 
     def depths(
         self,
@@ -84,9 +84,9 @@ class StepOutputs:
             outputs[f"{kind}/{name}"].publish(to_image(np.ascontiguousarray(depth, np.float32), "32FC1", header))
         return finite, pixels
 
-    def poses(self, match: CameraMatch, found: Mapping[str, PosedCamera], *, metric: bool) -> None:
+    def poses(self, match: CameraMatch, found: Mapping[str, PosedCamera], *, anchored: bool) -> None:
         """Publishes where the cameras are, in the order of the parameter `cameras`."""
-        frame = self.frame(metric)
+        frame = self.frame(anchored)
         poses = []
         for name in self._settings.cameras:
             if name not in found:
@@ -102,10 +102,10 @@ class StepOutputs:
 
 
 class CameraBroadcaster:
-    """Publishes poses of arbitrary scale as transforms from the unscaled frame.
+    """Publishes poses that are not of tf's world as transforms from the unscaled frame.
 
-    A frame has one parent, so a camera whose frame already has one is left out: metric offsets on a robot do not go
-    with an arbitrary unit.
+    A frame has one parent, so a camera whose frame already has one is left out: it has its place on a robot, and
+    metric offsets there do not go with an arbitrary unit.
 
     Args:
         buffer: knows which frames have parents.

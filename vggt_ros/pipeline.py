@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from aot_runtime.errors import AotError, InputError
-from vggt_ros.depth_sources import DepthRequest, DisparitySource, disparities_of
+from vggt_ros.depth_sources import DepthRequest, DisparitySource, MetricClaim, disparities_of, metric_claim
 from vggt_ros.fusion.bootstrap import Bootstrap, BootstrapSource
 from vggt_ros.fusion.cameras import PosedCamera
 from vggt_ros.fusion.maps import FusedMap, SurfelFusion, TsdfFusion, load_map, make_map
@@ -48,7 +48,8 @@ class PipelineConfig:
         rebootstrap: whether to bootstrap again when the map asks for it; one that is forced always is.
         rebootstrap_period_s: also after so many seconds; None: never.
         rebootstrap_pause_s: at least so many seconds between attempts, successful or not.
-        metric_depth: camera -> (H, W) metres on the first bootstrap's grid, to find the scale where poses are unknown.
+        metric_depth: camera -> (H, W) metres on the first bootstrap's grid, to find the scale where poses are unknown;
+            without it a metric depth network does.
         arbitrary_scale: go on in an arbitrary unit if nothing metric is known; else there is no map until it is.
         placement: what a later bootstrap must satisfy.
         stream: everything about streaming; `smooth_scale` and the two times above go before what it has of them.
@@ -127,6 +128,11 @@ class ReconstructionPipeline:
     def scale(self) -> Scale:
         """Of the map; arbitrary before the first bootstrap."""
         return self._whole.scale
+
+    @property
+    def metric_network(self) -> MetricClaim | None:
+        """What the source of disparity says of metres; None if it has none."""
+        return metric_claim(self._disparity)
 
     @property
     def wants_bootstrap(self) -> str:
@@ -253,9 +259,43 @@ class ReconstructionPipeline:
             step.problems += [Problem(name, text) for name, text in placed.left_out.items()]
             found = placed.views
         else:
-            found = place_first(found, given, self.config.metric_depth, arbitrary=self.config.arbitrary_scale)
+            found = self._place_first(found, views, given, step)
         self._take(found, images, step)
         return found.names
+
+    def _place_first(
+        self, found: Bootstrap, views: Sequence[View], given: Mapping[str, np.ndarray], step: Step
+    ) -> Bootstrap:
+        depth, network, doubt = self.config.metric_depth, "", ""
+        claim = self.metric_network
+        if claim is not None and not depth and len(given) < 2:
+            network, doubt = claim.file, claim.doubt
+            depth = {} if doubt else self._metric_depth(found, views, step)
+        placed = place_first(found, given, depth, network=network, arbitrary=self.config.arbitrary_scale, doubt=doubt)
+        if doubt:
+            step.problems.append(Problem("", f"{doubt}; not used for the scale, which is arbitrary"))
+        return placed
+
+    def _metric_depth(self, found: Bootstrap, views: Sequence[View], step: Step) -> dict[str, np.ndarray]:
+        """Metres on the grids of a bootstrap's views, by a metric depth network.
+
+        Raises:
+            InputError: the network gives none for any of them; otherwise this is only a view's problem.
+        """
+        assert self._disparity is not None
+        seen = [view for view in views if view.name in found.names]
+        requests = [DepthRequest(view.name, view.image_name, view.image) for view in seen]
+        depth: dict[str, np.ndarray] = {}
+        for view, answer in zip(seen, disparities_of(self._disparity, requests)):
+            if isinstance(answer.disparity, AotError):
+                step.problems.append(Problem(view.name, str(answer.disparity)))
+                continue
+            with np.errstate(divide="ignore", invalid="ignore"):
+                metres = np.asarray(1 / answer.disparity, np.float32)
+            depth[view.name] = found.depth_on_grid(found.names.index(view.name), metres)
+        if not depth:
+            raise InputError(f"expected metric depth of {', '.join(found.names)}, found none: {step.problems[-1].text}")
+        return depth
 
     def _take(self, found: Bootstrap, images: Mapping[str, np.ndarray], step: Step) -> None:
         colours = {name: found.colour(index, images[name]) for index, name in enumerate(found.names)}
@@ -296,6 +336,11 @@ class ReconstructionPipeline:
         if self.wants_bootstrap and not step.reason:
             step.reason = f"a new bootstrap is due: {self.wants_bootstrap}"
 
+    def _why_no_pose(self) -> str:
+        if self.scale.metric:
+            return "its pose is of another world than the map, whose bootstrap had none; not used"
+        return f"its pose is in metres, the map in {self.scale.unit}; not used"
+
     def _remember(self, name: str, camera: PosedCamera) -> None:
         """Where a camera was when the map last agreed with it; its grid stays that of the bootstrap."""
         known = self._known.get(name)
@@ -305,8 +350,8 @@ class ReconstructionPipeline:
         """Where a camera is: as the view says, else where it last was."""
         known, matrix, pose = self._known.get(view.name), view.matrix, view.pose
         height, width = view.image.shape[:2]
-        if pose is not None and not self.scale.metric:
-            step.problems.append(Problem(view.name, f"its pose is in metres, the map in {self.scale.unit}; not used"))
+        if pose is not None and not self.scale.anchored:
+            step.problems.append(Problem(view.name, self._why_no_pose()))
             pose = None
         if (matrix is None or pose is None) and known is None:
             raise InputError(

@@ -2,7 +2,8 @@
 """Which poses a reconstruction may use, and what its first bootstrap waits for. No ROS.
 
 Known poses make the map metric; so the first bootstrap waits a while for all cameras and their poses. With fewer than
-two poses the scale is arbitrary, if that is allowed; it stays what it is until the map is begun anew.
+two poses a metric depth network gives metres, and one pose, if there is one, the world. Without one the scale is
+arbitrary, if that is allowed. What it was stays until the map is begun anew.
 """
 
 from __future__ import annotations
@@ -61,9 +62,9 @@ class PosePolicy:
             self._since = None
             if self._source == "network":
                 return Decision(placed)
-            if not pipeline.scale.metric:
+            if not pipeline.scale.anchored:
                 return Decision(placed.without_poses())
-            # In a metric map a camera without a pose might be anywhere.
+            # A camera without a pose might be anywhere.
             return Decision(placed.posed())
         lacking = {**missing, **placed.problems, **placed.unposed}
         if lacking and not hurry and self._waits():
@@ -71,10 +72,17 @@ class PosePolicy:
         count = len(placed.posed().views)
         if self._source == "network" or count >= 2:
             return Decision(placed if self._source == "network" else placed.posed())
+        network = pipeline.metric_network
+        metres = network is not None and not network.doubt
+        if metres and count:
+            return Decision(placed)
         why = _listed(placed.unposed) or "one camera alone tells no scale"
+        if network is not None and network.doubt:
+            why = f"{why}; {network.doubt}"
         if self._source == "tf":
-            return Decision(placed, wait=f"expected tf of at least 2 cameras for the scale, found {count} ({why})")
-        return Decision(placed.without_poses(), arbitrary=why)
+            least = "1 camera for the world" if metres else "at least 2 cameras for the scale"
+            return Decision(placed, wait=f"expected tf of {least}, found {count} ({why})")
+        return Decision(placed.without_poses(), arbitrary="" if metres else why)
 
     def _waits(self) -> bool:
         now = self._clock()

@@ -142,7 +142,7 @@ class Session:
         self._count(0, result)
         count = write_cloud(self._told.out_dir / "bootstrap_map.ply", self._pipeline.map.surface())
         LOG.info(
-            "bootstrap of %s: %d points, scale %s (%g)", ", ".join(result.bootstrapped), count, result.scale.source,
+            "bootstrap of %s: %d points, scale %s (%g)", ", ".join(result.bootstrapped), count, result.scale.name,
             result.scale.factor,
         )  # fmt: skip
 

@@ -9,8 +9,12 @@ from typing import Any
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def export_brightness(path: Path, height: int, width: int) -> None:
-    """Writes the artifact: ten times the mean of the image's channels, 0 .. 10, called relative depth."""
+def export_brightness(path: Path, height: int, width: int, kind: str = "relative", *, random: bool = False) -> None:
+    """Writes the artifact: ten times the mean of the image's channels, 0 .. 10, called depth of this kind.
+
+    Args:
+        random: whether the manifest says that the weights are random.
+    """
     import torch
 
     from aot_runtime.export import export_model
@@ -32,7 +36,7 @@ def export_brightness(path: Path, height: int, width: int) -> None:
         "size": [height, width],
         "patch": 14,
         "encoder": "none",
-        "kind": "relative",
+        "kind": kind,
         "max_depth": None,
         "focal_baseline": None,
         "colour_order": "RGB",
@@ -48,9 +52,9 @@ def export_brightness(path: Path, height: int, width: int) -> None:
         path=path,
         family="depth",
         variant="brightness",
-        task="relative_depth",
+        task=f"{kind}_depth",
         outputs=[("depth", "ten times the brightness", "")],
-        checkpoint=CheckpointInfo("brightness.pth", "ab" * 32, "Apache-2.0"),
+        checkpoint=CheckpointInfo.random(1) if random else CheckpointInfo("brightness.pth", "ab" * 32, "Apache-2.0"),
         golden_laws={"image": uniform(-2.1, 2.6)},
         preprocessing=preprocessing,
         progress=False,

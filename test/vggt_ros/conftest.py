@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from kept_artifacts import cached
+from small_artifacts import cached as small_cached
 
 # Everything that decides what an artifact computes; a change of any of these compiles the artifacts again.
 SOURCES = (
@@ -98,6 +99,26 @@ def small_network() -> Any:
         taps=(0, 1, 2, 3),
     )
     return without_values(config).randomise(3)
+
+
+@pytest.fixture(scope="session")
+def metric_brightness(artifact_cache: Path) -> Callable[..., Path]:
+    """metric_brightness(random=False): a network for 160x120 whose metres are ten times the brightness of the image."""
+
+    def get(*, random: bool = False) -> Path:
+        from depth_artifacts import export_brightness
+
+        sources = ("aot_runtime/export.py", "aot_runtime/backends", "aot_runtime/manifest.py", "test/support")
+        name = "metric_random" if random else "metric"
+        return small_cached(
+            artifact_cache,
+            name,
+            ".onnx",
+            sources,
+            lambda path: export_brightness(path, 120, 160, "metric", random=random),
+        )
+
+    return get
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vggt_ros.depth_sources import MetricClaim
 from vggt_ros.pose_policy import PosePolicy
 from vggt_ros.steps import View
 from vggt_ros.views import PosedViews
@@ -21,8 +22,10 @@ def placed(posed: tuple[str, ...], unposed: tuple[str, ...] = ()) -> PosedViews:
     return PosedViews(views, {}, {}, dict.fromkeys(unposed, "no pose: none"))
 
 
-def world(size: int = 0, metric: bool = False) -> Any:
-    return SimpleNamespace(map=SimpleNamespace(size=size), scale=SimpleNamespace(metric=metric))
+def world(size: int = 0, anchored: bool = False, network: MetricClaim | None = None) -> Any:
+    return SimpleNamespace(
+        map=SimpleNamespace(size=size), scale=SimpleNamespace(anchored=anchored), metric_network=network
+    )
 
 
 def names(views: PosedViews) -> dict[str, bool]:
@@ -59,6 +62,21 @@ def test_tf_needs_two_poses() -> None:
     told = policy.decide(world(), placed(("a",), ("b",)), {}, hurry=False)
     assert told.wait == "expected tf of at least 2 cameras for the scale, found 1 (b: no pose: none)"
     assert not policy.decide(world(), placed(("a", "b")), {}, hurry=False).wait
+
+
+def test_a_metric_network_needs_one_pose_for_the_world_or_none() -> None:
+    begun = world(network=MetricClaim("depth.pt2"))
+    for source in ("auto", "tf"):
+        told = PosePolicy(source, 0.0).decide(begun, placed(("a",), ("b",)), {}, hurry=False)
+        assert (names(told.views), told.wait, told.arbitrary) == ({"a": True, "b": False}, "", "")
+    told = PosePolicy("auto", 0.0).decide(begun, placed((), ("a", "b")), {}, hurry=False)
+    assert (names(told.views), told.wait, told.arbitrary) == ({"a": False, "b": False}, "", "")
+    told = PosePolicy("tf", 0.0).decide(begun, placed((), ("a",)), {}, hurry=False)
+    assert told.wait == "expected tf of 1 camera for the world, found 0 (a: no pose: none)"
+    random = world(network=MetricClaim("depth.pt2", "its weights are random"))
+    told = PosePolicy("auto", 0.0).decide(random, placed(("a",), ("b",)), {}, hurry=False)
+    assert told.arbitrary == "b: no pose: none; its weights are random"
+    assert PosePolicy("tf", 0.0).decide(random, placed(("a",)), {}, hurry=False).wait.startswith("expected tf of at le")
 
 
 @pytest.mark.parametrize("source", ["auto", "tf"])

@@ -77,6 +77,14 @@ class Bootstrap:
 
     def colour(self, index: int, image: np.ndarray) -> np.ndarray:
         """The image (H, W, 3) uint8 that a view was made from, on the depth's grid; black beyond its border."""
+        return self._on_grid(index, image)
+
+    def depth_on_grid(self, index: int, depth: np.ndarray) -> np.ndarray:
+        """Depth (H, W) float32 of the image that a view was made from, on the view's grid; NaN beyond its border."""
+        # The nearest pixel's: between two surfaces there is nothing.
+        return self._on_grid(index, depth, nearest=True, border=np.nan)
+
+    def _on_grid(self, index: int, image: np.ndarray, *, nearest: bool = False, border: float = 0) -> np.ndarray:
         height, width = self.depth.shape[1:]
         if not self.grids and image.shape[:2] == (height, width):
             return image
@@ -84,7 +92,8 @@ class Bootstrap:
 
         grid = self._grid(index, image.shape[1], image.shape[0])
         matrix = np.array([[grid.scale_x, 0, grid.shift_x], [0, grid.scale_y, grid.shift_y]])
-        return np.asarray(cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR))
+        flags = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
+        return np.asarray(cv2.warpAffine(image, matrix, (width, height), flags=flags, borderValue=border))
 
     def _grid(self, index: int, width: int, height: int) -> PixelMap:
         if self.grids:

@@ -61,11 +61,17 @@ def place_first(
     poses: Mapping[str, np.ndarray],
     metric_depth: Mapping[str, np.ndarray],
     *,
+    network: str = "",
     arbitrary: bool = False,
+    doubt: str = "",
 ) -> Bootstrap:
     """The first bootstrap, in metres by known poses or metric depth; as it is if `arbitrary` and neither is known.
 
     A single known pose with metric depth says where its world lies.
+
+    Args:
+        network: see `scaled_by_depth`.
+        doubt: why there is no metric depth where one could think that there is.
 
     Raises:
         InputError: nothing metric is known and the scale was not declared arbitrary, or what is known contradicts.
@@ -74,13 +80,17 @@ def place_first(
     if len(known) >= 2:
         return scaled_by_poses(views, poses)
     if metric_depth:
-        scaled = scaled_by_depth(views, metric_depth)
-        return moved_to(scaled, known[0], poses[known[0]]) if known else scaled
+        scaled = scaled_by_depth(views, metric_depth, network=network)
+        if not known:
+            return scaled
+        moved = moved_to(scaled, known[0], poses[known[0]])
+        return replace(moved, scale=replace(scaled.scale, anchored=True))
     if arbitrary:
         return views
     raise InputError(
-        "expected something metric, found neither poses of two cameras nor metric depth",
-        "give --poses or --metric_depth, or say --arbitrary_scale",
+        "expected something metric, found neither poses of two cameras nor metric depth"
+        + (f" ({doubt})" if doubt else ""),
+        "give --poses, --metric_depth or a metric depth network, or say --arbitrary_scale",
     )
 
 
@@ -96,14 +106,14 @@ def place_again(
 
     Args:
         scale: the map's.
-        given: camera -> (4, 4) world <- camera that is known for certain, in metres; of use if the map is metric.
+        given: camera -> (4, 4) world <- camera that is known for certain, in metres; of use if the map is anchored.
         before: camera -> pose in the map's world that it had before; it need not hold any more.
 
     Raises:
         InputError: its place cannot be found, or it contradicts the map.
     """
     limits = limits or PlacementLimits()
-    poses = {name: pose for name, pose in given.items() if name in views.names} if scale.metric else {}
+    poses = {name: pose for name, pose in given.items() if name in views.names} if scale.anchored else {}
     if len(poses) >= 2:
         return _judged(_with_scale(scaled_by_poses(views, poses), scale), fused, limits, "poses")
     anchors = poses or {name: pose for name, pose in before.items() if name in views.names}

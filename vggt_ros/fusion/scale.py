@@ -18,7 +18,7 @@ from vggt_ros.fusion.cameras import checked_pose
 if TYPE_CHECKING:
     from vggt_ros.fusion.bootstrap import Bootstrap
 
-SOURCES = ("arbitrary", "baselines", "metric depth")
+SOURCES = ("arbitrary", "baselines", "metric depth", "metric depth network")
 _LEAST_BASELINE = 1e-6
 _LEAST_PIXELS = 100
 
@@ -33,6 +33,8 @@ class Scale:
         spread: how far the estimates disagree, as a share of `factor`; half of the middle-most 68 %.
         rotation_error: degrees between given and estimated rotations, the largest; baselines only.
         position_error: metres between given and estimated centres, the largest; baselines only.
+        anchored: whether the world is that of the poses that were given, so that later ones mean the same.
+        file: of the network, if the source is one.
     """
 
     source: str = "arbitrary"
@@ -40,6 +42,13 @@ class Scale:
     spread: float = 0.0
     rotation_error: float = 0.0
     position_error: float = 0.0
+    anchored: bool = False
+    file: str = ""
+
+    @property
+    def name(self) -> str:
+        """The source, with its file."""
+        return f"{self.source} {self.file}".strip()
 
     @property
     def metric(self) -> bool:
@@ -58,7 +67,12 @@ ARBITRARY = Scale()
 def scale_arrays(scale: Scale) -> dict[str, np.ndarray]:
     """A scale as arrays for a file."""
     numbers = [scale.factor, scale.spread, scale.rotation_error, scale.position_error]
-    return {"scale_source": np.array(scale.source), "scale_numbers": np.array(numbers, np.float64)}
+    return {
+        "scale_source": np.array(scale.source),
+        "scale_numbers": np.array(numbers, np.float64),
+        "scale_anchored": np.array(scale.anchored),
+        "scale_file": np.array(scale.file),
+    }
 
 
 def scale_from_arrays(arrays: Mapping[str, np.ndarray], where: str) -> Scale:
@@ -72,7 +86,11 @@ def scale_from_arrays(arrays: Mapping[str, np.ndarray], where: str) -> Scale:
     source, numbers = str(arrays["scale_source"]), arrays.get("scale_numbers")
     if source not in SOURCES or numbers is None or numbers.shape != (4,) or not np.isfinite(numbers).all():
         raise InputError(f"expected a scale by one of {', '.join(SOURCES)}, found {source!r} in {where}")
-    return Scale(source, *(float(number) for number in numbers))
+    # Files that do not say are of a time when all metric maps were begun with poses.
+    anchored = bool(arrays.get("scale_anchored", np.array(source != "arbitrary")).all())
+    file = str(arrays.get("scale_file", ""))
+    factor, spread, rotation, position = (float(number) for number in numbers)
+    return Scale(source, factor, spread, rotation, position, anchored, file)
 
 
 def scaled_by_poses(
@@ -131,21 +149,24 @@ def scaled_by_poses(
     moved[:, :3, 3] = factor * moved[:, :3, 3] @ rotation.T + shift
     if keep_given:
         moved[known] = given
-    scale = Scale("baselines", factor, _spread(ratios), float(degrees.max()), float(errors.max()))
+    scale = Scale("baselines", factor, _spread(ratios), float(degrees.max()), float(errors.max()), anchored=True)
     return replace(bootstrap, poses=moved, depth=(bootstrap.depth * factor).astype(np.float32), scale=scale)
 
 
-def scaled_by_depth(bootstrap: Bootstrap, depth: Mapping[str, np.ndarray], *, max_spread: float = 0.2) -> Bootstrap:
+def scaled_by_depth(
+    bootstrap: Bootstrap, depth: Mapping[str, np.ndarray], *, network: str = "", max_spread: float = 0.2
+) -> Bootstrap:
     """The bootstrap in metres by metric depth (a depth camera, a metric network) of some views.
 
     Args:
         depth: camera -> (H, W) metres on the bootstrap's grid; NaN or 0 where unknown.
+        network: the file of the network that it is of; "" if it was measured.
         max_spread: how far the pixels' ratios may disagree, as a share of their median.
 
     Raises:
         InputError: no view has enough pixels with both depths, sizes differ, or the ratios disagree.
     """
-    logs = []
+    logs: dict[str, np.ndarray] = {}
     for index, name in enumerate(bootstrap.names):
         if name not in depth:
             continue
@@ -158,19 +179,21 @@ def scaled_by_depth(bootstrap: Bootstrap, depth: Mapping[str, np.ndarray], *, ma
         ours = bootstrap.depth[index].astype(np.float64)
         sure = bootstrap.confidence[index] > 0
         good = np.isfinite(metres) & (metres > 0) & np.isfinite(ours) & (ours > 0) & sure
-        logs.append(np.log(metres[good] / ours[good]))
-    pixels = sum(len(part) for part in logs)
+        logs[name] = np.log(metres[good] / ours[good])
+    pixels = sum(len(part) for part in logs.values())
     if pixels < _LEAST_PIXELS:
         raise InputError(
             f"expected {_LEAST_PIXELS} pixels with metric depth, found {pixels} for {list(bootstrap.names)}",
             "give metric depth of the bootstrap's cameras, or declare the scale arbitrary",
         )
-    ratios = np.exp(np.concatenate(logs))
+    ratios = np.exp(np.concatenate(list(logs.values())))
     factor, spread = float(np.median(ratios)), _spread(ratios)
     if spread > max_spread:
+        views = ", ".join(f"{np.exp(np.median(part)):.3g} by {name}" for name, part in logs.items() if len(part))
         raise InputError(
-            f"expected ratios of metric to found depth that agree within {max_spread:.0%}, found {spread:.0%}",
-            "check that the depth is metric, z and of the same cameras",
+            f"expected ratios of metric to found depth that agree within {max_spread:.0%}, found {spread:.0%} ({views})"
+            + (f" with {network}" if network else ""),
+            "check that the depth is metric, z and of the same cameras, or give poses of two cameras",
         )
     poses = bootstrap.poses.copy()
     poses[:, :3, 3] *= factor
@@ -178,7 +201,7 @@ def scaled_by_depth(bootstrap: Bootstrap, depth: Mapping[str, np.ndarray], *, ma
         bootstrap,
         poses=poses,
         depth=(bootstrap.depth * factor).astype(np.float32),
-        scale=Scale("metric depth", factor, spread),
+        scale=Scale("metric depth network" if network else "metric depth", factor, spread, file=network),
     )
 
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from room_source import RoomDisparity, RoomSource, room_views
+from room_source import RoomDisparity, RoomMetricDepth, RoomSource, room_views
 from synthetic_room import CAMERAS, Room
 
 from aot_runtime.errors import InputError
 from vggt_ros.fusion.bootstrap import Bootstrap
 from vggt_ros.fusion.streaming import FrameResult
 from vggt_ros.pipeline import PipelineConfig, ReconstructionPipeline
-from vggt_ros.steps import StepResult
+from vggt_ros.steps import StepResult, View
 
 
 def _error(room: Room, frame: FrameResult, step: int) -> float:
@@ -125,6 +125,68 @@ def test_depth_of_nothing_and_images_of_another_size_go_by_without_harm(room: Ro
     for frame in pipeline.step(room_views(room, 3, ("front", "right"), matrices=False), 3.0).frames:
         assert frame.fused
         assert _error(room, frame, 3) <= 0.03
+
+
+# -- metres by a metric depth network ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("posed", [(), ("front",)])
+def test_a_metric_network_gives_the_scale(room: Room, tmp_path: Path, posed: tuple[str, ...]) -> None:
+    """And one pose, if there is one, the world; later poses are of use only then."""
+    depth = RoomMetricDepth(room)
+    pipeline = ReconstructionPipeline(RoomSource(room), depth)
+
+    def views(step: int) -> list[View]:
+        return [replace(view, pose=view.pose if view.name in posed else None) for view in room_views(room, step)]
+
+    result = pipeline.step(views(0), 0.0)
+    assert (result.bootstrapped, result.problems) == (CAMERAS, [])
+    assert (result.scale.name, result.scale.anchored) == ("metric depth network metric.pt2", bool(posed))
+    assert 1 / result.scale.factor == pytest.approx(0.37, rel=0.01)
+    if posed:
+        assert _surface_error(room, pipeline) < 0.02
+        np.testing.assert_allclose(result.cameras["right"].pose, room.frames["T_wc"][room.index("right", 0)], atol=0.02)
+    result = pipeline.step(views(0), 1.0)
+    assert result.problems == []
+    for frame in result.frames:
+        assert frame.fused
+        # The network's own noise, and no more.
+        own = 1 / depth.disparity(frame.name, f"{frame.name}_00", frame.depth)
+        assert _error(room, frame, 0) <= 1.05 * _error(room, replace(frame, depth=own), 0)
+    problems = {problem.camera: problem.text for problem in pipeline.step(room_views(room, 0), 2.0).problems}
+    if not posed:
+        assert "its pose is of another world than the map" in problems["left"]
+    pipeline.save_map(tmp_path / "map.npz")
+    before = pipeline.scale
+    pipeline.load_map(tmp_path / "map.npz")
+    assert pipeline.scale == before
+
+
+def test_poses_of_two_cameras_go_before_a_metric_network(room: Room) -> None:
+    pipeline = ReconstructionPipeline(RoomSource(room), RoomMetricDepth(room, dict.fromkeys(CAMERAS, 2.0)))
+    assert pipeline.step(room_views(room, 0), 0.0).scale.source == "baselines"
+
+
+@pytest.mark.parametrize("arbitrary", [False, True])
+def test_metric_depth_of_which_the_views_disagree_is_refused(room: Room, arbitrary: bool) -> None:
+    depth = RoomMetricDepth(room, {"left": 2.0, "right": 0.6})
+    pipeline = ReconstructionPipeline(RoomSource(room), depth, PipelineConfig(arbitrary_scale=arbitrary))
+    result = pipeline.step(room_views(room, 0, poses=False), 0.0)
+    assert (result.bootstrapped, pipeline.state) == ((), "empty")
+    assert "expected ratios of metric to found depth that agree within 20%" in result.reason
+    assert "(5.42 by left, 2.71 by front, 1.63 by right) with metric.pt2" in result.reason
+
+
+def test_random_weights_give_no_metres(room: Room) -> None:
+    depth = RoomMetricDepth(room, doubt="metric.pt2 is metric, but its weights are random")
+    views = room_views(room, 0, poses=False)
+    result = ReconstructionPipeline(RoomSource(room), depth).step(views, 0.0)
+    assert "nor metric depth (metric.pt2 is metric, but its weights are random)" in result.reason
+    result = ReconstructionPipeline(RoomSource(room), depth, PipelineConfig(arbitrary_scale=True)).step(views, 0.0)
+    assert result.scale.source == "arbitrary"
+    assert [problem.text for problem in result.problems] == [
+        "metric.pt2 is metric, but its weights are random; not used for the scale, which is arbitrary"
+    ]
 
 
 # -- bootstraps again --------------------------------------------------------------------------------------------------

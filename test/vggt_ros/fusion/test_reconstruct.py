@@ -155,6 +155,37 @@ def test_without_anything_metric_the_scale_must_be_declared_arbitrary(
     assert scale["factor"] == pytest.approx(1 / 0.37, rel=1e-4)
 
 
+def test_a_metric_depth_network_gives_metres(
+    room: Room,
+    reconstruct: Callable[..., int],
+    metric_brightness: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Images as bright as their depth; nothing but the network knows metres."""
+    import cv2
+
+    for frame, name in enumerate(room.frames["names"]):
+        camera, step = str(name).split("_")
+        (tmp_path / "images" / camera).mkdir(parents=True, exist_ok=True)
+        grey = np.clip(room.frames["depth"][frame] * 25.5, 1, 255).round().astype(np.uint8)
+        cv2.imwrite(str(tmp_path / "images" / camera / f"{step}.png"), grey)
+    told = ("--images", str(tmp_path / "images"), "--max_batches", "1")
+    assert reconstruct(*told, "--depth_engine", str(metric_brightness()), poses=False, depth=False) == 0
+    scale = _metrics(tmp_path / "out")["scale"]
+    assert isinstance(scale, dict)
+    assert (scale["source"], scale["file"]) == ("metric depth network", metric_brightness().name)
+    assert scale["factor"] == pytest.approx(1 / 0.37, rel=0.01)
+    assert "scale metric depth network" in (tmp_path / "out" / "logs" / "reconstruct.log").read_text()
+    capsys.readouterr()
+    random = ("--depth_engine", str(metric_brightness(random=True)))
+    assert reconstruct(*told, *random, poses=False, depth=False) == 2
+    assert "is metric, but its weights are random" in capsys.readouterr().err
+    assert reconstruct(*told, *random, "--arbitrary_scale", poses=False, depth=False) == 0
+    assert _metrics(tmp_path / "out")["unit"] == "arbitrary units"
+    assert "not used for the scale" in str(_metrics(tmp_path / "out")["events"])
+
+
 def test_a_camera_that_drops_out_and_a_broken_image_cost_only_themselves(
     room: Room, reconstruct: Callable[..., int], rig_files: Path, tmp_path: Path
 ) -> None:

@@ -230,3 +230,39 @@ def test_a_depth_artifact_streams_what_the_pipeline_without_ros_gives(
     values = scene.node.health.report().values
     assert values["depth artifact"] == brightness.name
     assert values["depth model"] == "depth brightness"
+
+
+@pytest.mark.parametrize("posed", [(), ("front",)])
+def test_a_metric_depth_network_gives_metres(
+    posed: tuple[str, ...], ros: Any, vggt: Callable[..., Any], room: Room, metric_brightness: Callable[..., Path]
+) -> None:
+    """Without tf the map is metric in a frame of its own; with tf of one camera it lies in the world."""
+    artifact = metric_brightness()
+    scene = vggt(depth_folder=None, depth_model=artifact, start_patience=0.0, rebootstrap=False)
+    depths = {name: ros.listen(Image, f"/vggt/depth/{name}") for name in scene.cameras}
+    poses = ros.listen(PoseArray, "/vggt/poses")
+    assert ros.until(lambda: scene.node.wanted("poses") and all(scene.node.wanted(f"depth/{n}") for n in depths))
+    for index in range(2):
+        for name in posed:
+            scene.rig.transform("map", f"{name}_optical", room.frames["T_wc"][room.index(name, 0)], index)
+        images = {}
+        for name in scene.cameras:
+            grey = np.clip(room.frames["depth"][room.index(name, 0)] * 25.5, 1, 255).round().astype(np.uint8)
+            images[name] = np.repeat(grey[:, :, None], 3, axis=2)
+        scene.rig.send(images, index)
+        assert ros.until(lambda n=index + 1: len(poses) == n)
+    values = scene.node.health.report().values
+    assert values["scale"] == f"m by metric depth network {artifact.name}"
+    assert 1 / float(values["scale factor"].split()[0]) == pytest.approx(0.37, rel=0.01)
+    assert "scale" not in scene.node.health.warnings
+    assert poses[0].header.frame_id == values["frame"] == ("map" if posed else "vggt")
+    # In the world of tf a camera without it might be anywhere by now; without tf they stand still.
+    streamed = posed or scene.cameras
+    for name in scene.cameras:
+        assert ros.until(lambda name=name: len(depths[name]) == (2 if name in streamed else 1))
+        frame = room.index(name, 0)
+        error = np.abs(image_view(depths[name][-1]) - room.frames["depth"][frame])
+        assert np.nanmedian(error[room.still(frame)]) <= 0.03
+    if posed:
+        place, given = poses[0].poses[1].position, room.frames["T_wc"][room.index("front", 0)][:3, 3]
+        assert (place.x, place.y, place.z) == pytest.approx(given, abs=1e-6)
