@@ -32,6 +32,7 @@ from std_msgs.msg import Header
 
 from aot_runtime.camera import Camera, camera_from_info
 from aot_runtime.errors import InputError
+from aot_runtime.licences import is_noncommercial
 from aot_runtime.ros.clouds import to_cloud
 from aot_runtime.ros.diagnostics import count_finite
 from aot_runtime.ros.image_node import ImageArrival, ImageNode
@@ -83,6 +84,10 @@ class DepthNode(ImageNode):
         )
         self._topic = "depth" if pipeline.kind == "metric" else "relative_depth"
         resize = "fitted into" if pipeline.keep_aspect else "stretched to"
+        licence = pipeline.model.manifest.checkpoint.licence
+        if is_noncommercial(licence):
+            # No more than said: this node loaded them before there was a parameter to accept them.
+            self.get_logger().warning(f"the weights are for non-commercial use only ({licence})")
         self.introduce(
             pipeline.model,
             f"images {resize} {pipeline.width}x{pipeline.height} -> {pipeline.kind} depth on ~/{self._topic}",

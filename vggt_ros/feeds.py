@@ -35,14 +35,19 @@ class Batch:
     problems: Mapping[str, str]
 
 
-def image_folders(root: Path) -> dict[str, Path]:
+def image_folders(root: Path, *, growing: bool = False) -> dict[str, Path]:
     """Camera -> folder of its images: the subfolders of `root`, or, if it holds images itself, the camera "cam0".
 
+    Args:
+        growing: whether there may be nothing in it yet.
+
     Raises:
-        InputError: there is no such folder.
+        InputError: there is no such folder, or it is empty.
     """
     if not root.is_dir():
         raise InputError(f"expected a folder of images, found nothing at {root}", "check --images")
+    if not growing and not any(root.iterdir()):
+        raise InputError(f"expected images, or a folder of them for each camera, found nothing in {root}")
     folders = {child.name: child for child in sorted(root.iterdir()) if child.is_dir()}
     return folders or {"cam0": root}
 

@@ -102,7 +102,7 @@ class ReconstructionPipeline:
         device: of the map: "cpu", "cuda" or "cuda:N".
 
     Raises:
-        InputError: the configuration makes no sense.
+        InputError: the configuration makes no sense, or there is no such device.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class ReconstructionPipeline:
     ) -> None:
         self.config = config or PipelineConfig()
         self._source, self._disparity = source, disparity
-        self._device = torch.device(device)
+        self._device = _usable(device)
         self._whole = Reconstruction(self.config.make_map(self._device), self.config.streaming)
         self._known: dict[str, PosedCamera] = {}
         self._tried_s: float | None = None
@@ -379,6 +379,20 @@ def gaussian_radius(fused: FusedMap) -> Any:
     if isinstance(fused, Open3dFusion):
         return fused.config.voxel / 2
     raise InputError(f"expected surfels or a field to make Gaussians of, found {type(fused).__name__}")
+
+
+def _usable(device: str | torch.device) -> torch.device:
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        found = None
+    if found is None or found.type not in ("cpu", "cuda"):
+        raise InputError(f"expected the device cpu, cuda or cuda:N, found {str(device)!r}")
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"expected a GPU for the device {found}, found {torch.cuda.device_count()} that torch can use", "use cpu"
+        )
+    return found
 
 
 def _since(begun: float) -> float:

@@ -170,7 +170,7 @@ def open_batches(told: argparse.Namespace) -> tuple[list[str], Iterator[Batch]]:
         return {name: cameras[name] for name in names}
 
     if live:
-        folders = picked(image_folders(live))
+        folders = picked(image_folders(live, growing=True))
         return list(folders), live_batches(folders, told.frame_step, patience_s=told.live_patience)
     if told.source == "images":
         folders = picked(image_folders(told.images))

@@ -28,7 +28,9 @@ def read_npz(path: Path, what: str, keys: Collection[str] = ()) -> dict[str, np.
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: np.asarray(file[name]) for name in file.files}
     except (OSError, ValueError, TypeError, AttributeError, EOFError, BadZipFile, zlib.error) as error:
-        raise InputError(f"expected {what}, found {error} for {path}", "give an .npz file") from error
+        # numpy takes whatever it does not know for a pickle.
+        found = "no such format" if isinstance(error, ValueError) and "pickle" in str(error) else error
+        raise InputError(f"expected {what}, found {found} in {path}", "give an .npz file") from error
     missing = sorted(set(keys) - set(arrays))
     if missing:
         raise InputError(f"expected {what} with '{missing[0]}', found {sorted(arrays)} in {path}")

@@ -180,6 +180,11 @@ def scaled_by_depth(
         sure = bootstrap.confidence[index] > 0
         good = np.isfinite(metres) & (metres > 0) & np.isfinite(ours) & (ours > 0) & sure
         logs[name] = np.log(metres[good] / ours[good])
+    if depth and not logs:
+        raise InputError(
+            f"expected metric depth of some of {list(bootstrap.names)}, found it of {sorted(depth)}",
+            "name the arrays as the cameras",
+        )
     pixels = sum(len(part) for part in logs.values())
     if pixels < _LEAST_PIXELS:
         raise InputError(

@@ -15,6 +15,7 @@ pytest.importorskip("rclpy", reason="rclpy is not installed")
 from node_checks import check_allow_list, check_out_of_range, check_unusable, check_yaml
 from ros_images import check_transitions
 from sensor_msgs.msg import Image
+from small_artifacts import with_manifest
 
 
 @pytest.mark.parametrize(
@@ -62,3 +63,14 @@ def test_depth_yaml_holds_every_parameter_with_its_default(depth: Callable[..., 
 )
 def test_values_out_of_range_are_refused(name: str, value: float, depth: Callable[..., Any]) -> None:
     check_out_of_range(depth, name, value)
+
+
+def test_weights_for_noncommercial_use_are_loaded_and_this_is_said(
+    depth: Callable[..., Any], stand_in: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def restrict(manifest: dict[str, Any]) -> None:
+        manifest["checkpoint"]["licence"] = "CC-BY-NC-4.0"
+
+    node = depth(artifact=str(with_manifest(stand_in(), tmp_path / "large.pt2", restrict)))
+    assert node.health.state == "active"
+    assert "the weights are for non-commercial use only (CC-BY-NC-4.0)" in capfd.readouterr().err

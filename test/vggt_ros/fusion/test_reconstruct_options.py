@@ -224,3 +224,35 @@ def test_a_live_folder_that_is_not_there_falls_back_to_images(room: Room, tmp_pa
         assert [sorted(batch.names.values()) for batch in batches] == [[f"{step:02d}"] * 3 for step in range(4)], name
     with pytest.raises(InputError, match="found nothing at"):
         open_batches(parser.parse_args([*_BASE, "--images_live", str(tmp_path / "nowhere")]))
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--images", "EMPTY"], "expected images, or a folder of them for each camera, found nothing in "),
+        (["--out_dir", "FILE"], "expected a file or folder that can be used, found Not a directory for "),
+        (["--device", "tpu"], "expected the device cpu, cuda or cuda:N, found 'tpu'"),
+        (["--device", "cuda:99"], "expected a GPU for the device cuda:99, found "),
+        (["--bootstrap", "FILE"], "expected a bootstrap, found no such format in "),
+        (
+            ["--metric_depth", "REAR"],
+            "'right'], found it of ['rear']",
+        ),
+    ],
+)
+def test_places_and_devices_that_are_no_good_are_one_sentence(
+    room: Room, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], message: str
+) -> None:
+    (tmp_path / "EMPTY").mkdir()
+    (tmp_path / "FILE").write_text("x")
+    np.savez(tmp_path / "REAR", rear=np.ones((120, 160)))
+    (tmp_path / "REAR.npz").rename(tmp_path / "REAR")
+    for name in CAMERAS:
+        (tmp_path / "images" / name).mkdir(parents=True)
+        (tmp_path / "images" / name / "00.png").symlink_to((room.folder / f"{name}_00.png").resolve())
+    told = ["--images", str(tmp_path / "images"), "--bootstrap", str(room.folder / "vggt_like.npz"), "--quiet"]
+    told += ["--views", "left,front,right", "--out_dir", str(tmp_path / "out")]
+    assert main([*told, *(str(tmp_path / word) if word.isupper() else word for word in more)]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
