@@ -118,7 +118,7 @@ class CompiledModel:
         self._checks = tuple(InputCheck(spec, manifest, self.device) for spec in manifest.inputs)
 
     def run(self, **tensors: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Run on checked inputs, by name; outputs are new tensors, by name, on the model's device.
+        """Run on checked inputs, by name; outputs are new, contiguous tensors, by name, on the model's device.
 
         On CUDA the work is queued on the current stream, as with any PyTorch operation.
 

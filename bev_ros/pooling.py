@@ -123,7 +123,7 @@ def pixel_rows(context: Tensor) -> Tensor:
 
 
 def as_map(rows: Tensor, map_shape: Sequence[int]) -> Tensor:
-    """(cells, C) -> (C, *map_shape), contiguous."""
+    """(cells, C) -> (C, *map_shape), a view."""
     return rows.t().reshape(rows.shape[1], *map_shape)
 
 

@@ -19,7 +19,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
-CELLS, POINTS, LANES, WARPS = 1, 16, 128, 2
+CELLS, POINTS, LANES, WARPS = 2, 16, 64, 1
 """Of a program: its cells, points of each at a time, channels at most, warps. Powers of two."""
 
 

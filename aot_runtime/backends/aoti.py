@@ -153,7 +153,10 @@ def _require_shared_runtime(path: Path) -> None:
 
 
 class AotiRunner:
-    """One loaded package. Outputs are new tensors, in the order of the exported program.
+    """One loaded package. Outputs are new, contiguous tensors, in the order of the exported program.
+
+    `export_model` asks for contiguous outputs, but on CUDA Inductor (torch 2.11, freezing) gives some in the layout
+    that its last kernel happens to write; where one artifact's output is the next one's input, that will not do.
 
     With `exact`, for packages of fp32, float32 is not replaced by TF32 on CUDA.
     """
@@ -191,7 +194,7 @@ class AotiRunner:
     def run(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Run on the current stream. The caller has checked the inputs."""
         with exact_float32(self._exact):
-            return self._loader.run(list(inputs))
+            return [output.contiguous() for output in self._loader.run(list(inputs))]
 
     def metadata(self) -> dict[str, str]:
         """The package's metadata, as C++ sees it."""

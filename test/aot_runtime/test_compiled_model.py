@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from aot_runtime.backends.aoti import AotiRunner, compile_program
 from aot_runtime.backends.package import write_with_manifest
 from aot_runtime.compiled_model import CompiledModel, load_model
 from aot_runtime.errors import ArtifactError, InputError
@@ -124,6 +125,25 @@ def test_outputs_are_new_tensors(model: CompiledModel) -> None:
     kept = model.run(**inputs)["features"]
     model.run(events=torch.zeros(16, 4), scale=torch.ones(8))
     assert torch.equal(kept, first)
+
+
+class Transposed(torch.nn.Module):
+    """Gives a view of its result, with the strides (1, n)."""
+
+    def forward(self, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (torch.mm(rows, rows.t()).t(),)
+
+
+def test_outputs_are_contiguous_whatever_the_package_gives(tmp_path: Path) -> None:
+    """So that one artifact's output can be another's input, whose layout is checked."""
+    rows = torch.rand(16, 8)
+    path = tmp_path / "transposed.pt2"
+    compile_program(torch.export.export(Transposed().eval(), (rows,)), path)
+    runner = AotiRunner(path)
+    assert not runner._loader.run([rows])[0].is_contiguous(), "this network tests nothing any more"
+    (found,) = runner.run([rows])
+    assert found.is_contiguous()
+    assert torch.allclose(found, rows @ rows.t())
 
 
 @pytest.mark.parametrize("runners", [1, 2])
