@@ -137,7 +137,7 @@ class ArtifactChain(Chain):
 
         with torch.inference_mode():
             rows = pool_lifted(tuple(lifted.values()), TableTensors(**cells), self.config.map_shape)
-            return join_layers(rows)
+            return join_layers(rows).contiguous()
 
     def close(self) -> None:
         for model in self.models:

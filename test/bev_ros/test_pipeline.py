@@ -173,6 +173,18 @@ def test_a_bev_stage_heights_apart_and_another_head(bev_artifacts: Callable[...,
         BevPipeline([bev_artifacts("image", ".onnx"), parts[1]])
 
 
+def test_the_librarys_pooling_between_an_image_stage_and_a_bev_stage(bev_artifacts: Callable[..., Path]) -> None:
+    """Without heights apart nothing after the pooling copies the map into the layout that the next artifact takes."""
+    from bev_ros.grid import BevGrid
+
+    grid = BevGrid((-8.0, 8.0, 1.0), (-8.0, 8.0, 1.0), (-5.0, 5.0, 10.0), "floor")
+    changes: dict[str, Any] = {"grid": grid, "bev_stage": "resnet18", "bev_base": 8, "bev_channels": 4}
+    rig = tiny_rig()
+    images = tiny_images(rig)
+    with BevPipeline([bev_artifacts("image", ".onnx", **changes), bev_artifacts("bev", **changes)]) as pipeline:
+        assert close(pipeline.process(images, rig).features, expected(images, rig, **changes))
+
+
 @pytest.mark.parametrize("suffix", ["eager", ".onnx"])
 def test_maps_of_sweeps_are_joined_on_channels(bev_artifacts: Callable[..., Path], suffix: str) -> None:
     rig = tiny_rig(("front", "left"))

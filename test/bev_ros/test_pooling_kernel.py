@@ -59,6 +59,7 @@ def check(launch: Any, device: str) -> None:
 
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, on which the kernel itself runs")
 def test_in_the_interpreter() -> None:
     """In a process of its own: Triton reads the switch when it is imported."""
     paths = [str(Path(__file__).parent), str(ROOT / "test" / "support"), str(ROOT), *sys.path]
