@@ -26,12 +26,15 @@ list(GET python_torch 2 torch_version)
 message(STATUS "torch ${torch_version} in ${torch_folder}")
 
 add_library(aot_perception_torch INTERFACE IMPORTED GLOBAL)
-set(torch_libraries ${torch_folder}/lib/libtorch_cpu.so ${torch_folder}/lib/libc10.so)
-if(EXISTS ${torch_folder}/lib/libtorch_cuda.so)
-  # The CUDA backend registers itself when it is loaded: it has to be linked though nothing of it is called.
-  list(PREPEND torch_libraries -Wl,--no-as-needed ${torch_folder}/lib/libtorch_cuda.so
-       ${torch_folder}/lib/libc10_cuda.so -Wl,--as-needed)
-endif()
+# Linked though nothing of them is called: the CUDA backend registers itself when it is loaded, and a `.pt2`, which knows
+# no folders, can need libtorch.so (those for CUDA do) and finds what the process has loaded.
+set(torch_libraries -Wl,--no-as-needed)
+foreach(name IN ITEMS torch torch_cuda c10_cuda)
+  if(EXISTS ${torch_folder}/lib/lib${name}.so)
+    list(APPEND torch_libraries ${torch_folder}/lib/lib${name}.so)
+  endif()
+endforeach()
+list(APPEND torch_libraries -Wl,--as-needed ${torch_folder}/lib/libtorch_cpu.so ${torch_folder}/lib/libc10.so)
 set_target_properties(
   aot_perception_torch
   PROPERTIES INTERFACE_INCLUDE_DIRECTORIES "${torch_folder}/include;${torch_folder}/include/torch/csrc/api/include"

@@ -8,6 +8,7 @@ import json
 import random
 import re
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,41 @@ def test_outputs_equal_pythons(
     for name, array in found.items():
         # The same machine code on the same bytes.
         np.testing.assert_array_equal(array, expected[name].numpy())
+
+
+def test_a_package_that_needs_libtorch_by_name(
+    run_artifact: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As packages for CUDA do, whose folder of torch nobody tells the dynamic linker."""
+    import torch
+
+    from aot_runtime.export import export_model
+    from aot_runtime.manifest import CheckpointInfo
+
+    compiler = tmp_path / "g++"
+    compiler.write_text(
+        '#!/bin/sh\ncase " $* " in *" -shared "*) exec g++ -Wl,--no-as-needed "$@";; esac\nexec g++ "$@"\n'
+    )
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    path = tmp_path / "linked.pt2"
+    export_model(
+        torch.nn.Linear(3, 2),
+        {"x": torch.zeros(4, 3)},
+        path=path,
+        family="test",
+        variant="linked",
+        task="test",
+        outputs=[("y", "", "")],
+        checkpoint=CheckpointInfo.random(0),
+        progress=False,
+    )
+    with zipfile.ZipFile(path) as package:
+        library = next(name for name in package.namelist() if name.endswith(".so"))
+        assert b"\0libtorch.so\0" in package.read(library)
+    told = run_artifact(path, "--golden", "--output-folder", tmp_path)
+    assert not told["error"]
+    assert told["outputs"]["y"]["shape"] == [4, 2]
 
 
 def test_golden_inputs_are_pythons_at_any_size(

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // For tests in Python: F3 with heads on windows of events from files.
 //
-// On stdin a request: {"f3": F, "depth": F or "", "flow": F or "", "folder": D,
+// On stdin a request: {"f3": F, "depth": F or "", "flow": F or "", "folder": D, "device": "cuda", "cuda_graph": false,
 //   "windows": [{"file": F, "n": N, "start_us": t, "end_us": t, "n_received": n, "width": W, "height": H, "want":
 //   [...]}]}
 // with files of x (uint16), y (uint16), t (int64), p (uint8) one array after the other. On stdout: {"error": "...",
@@ -56,6 +56,10 @@ Result<void> run(const json& request, json& told) {
   options.depth = request.value("depth", "");
   options.flow = request.value("flow", "");
   options.self_test = request.value("self_test", true);
+  options.cuda_graph = request.value("cuda_graph", true);
+  const Result<Device> device = Device::parse(request.value("device", "cpu"));
+  if (!device) return device.error();
+  options.device = *device;
   auto pipeline = PerceptionPipeline::open(request.at("f3"), options);
   if (!pipeline) return pipeline.error();
   told["warnings"] = (*pipeline)->warnings();
