@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from cpp_programs import find_program, run_json
+from event_windows import random_window
 
 from aot_runtime.errors import ArtifactError
 from f3_ros.events.packet_decoder import PacketDecoder
@@ -34,18 +36,6 @@ class Given:
     window: EventWindow
     sensor: tuple[int, int] = (64, 48)
     want: Collection[str] = ALL
-
-
-def random_window(count: int, seed: int = 0, width: int = 64, height: int = 48) -> EventWindow:
-    """Random events in 20 ms that end at 1 s."""
-    rng = np.random.default_rng(seed)
-    events = Events(
-        rng.integers(0, width, count).astype(np.uint16),
-        rng.integers(0, height, count).astype(np.uint16),
-        np.sort(rng.integers(980_000, 1_000_000, count)),
-        rng.integers(0, 2, count).astype(np.uint8),
-    )
-    return EventWindow(980_000, 1_000_000, events, True, count)
 
 
 @pytest.fixture
@@ -75,7 +65,7 @@ def run_cpp_f3(tmp_path: Path) -> Callable[..., dict[str, Any]]:
     return run
 
 
-def assert_same(found: dict[str, Any], expected: PerceptionResult) -> None:
+def assert_same(found: dict[str, Any], expected: PerceptionResult, relative: float = 0.0) -> None:
     assert (found["n_received"], found["n_used"]) == (expected.n_received, expected.n_events_used)
     assert tuple(found["warnings"]) == expected.warnings
     features = None if expected.features is None else expected.features.transpose(1, 2, 0)
@@ -83,7 +73,8 @@ def assert_same(found: dict[str, Any], expected: PerceptionResult) -> None:
         assert (name in found) == (array is not None)
         if array is not None:
             assert found[name].shape == array.shape
-            np.testing.assert_allclose(found[name], array, rtol=0, atol=TOLERANCE, err_msg=name)
+            limit = max(TOLERANCE, relative * float(np.abs(array).max()))
+            np.testing.assert_allclose(found[name], array, rtol=0, atol=limit, err_msg=name)
             assert np.abs(array).max() > 0
 
 
@@ -118,6 +109,33 @@ def test_windows_give_the_same(kind, f3_artifact, stand_in_head, run_cpp_f3):
         pipeline.close()
     assert any("thinned 6000 events" in text for text in told["results"][5]["warnings"])
     assert any("left out" in text for text in told["results"][4]["warnings"])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize("kind", ["variable", "fixed"])
+def test_windows_give_the_same_on_a_gpu(
+    kind: str, graph: bool, f3_golden: Any, stand_in_head: Any, run_cpp_f3: Any, tmp_path: Path
+) -> None:
+    from aot_runtime.manifest import CheckpointInfo
+    from f3_ros.export_f3 import export_f3
+
+    options: dict[str, Any] = {"checkpoint": CheckpointInfo("f3_small_direct.npz", "0" * 64, "Apache-2.0")}
+    options |= VARIABLE if kind == "variable" else FIXED
+    f3 = tmp_path / "f3.pt2"
+    export_f3(f3_golden("f3_small_direct").model(), f3, device="cuda", progress=False, **options)
+    depth, flow = (stand_in_head(family, CHANNELS, 28, 42, device="cuda") for family in ("depth", "flow"))
+    given = [Given(random_window(count, seed)) for seed, count in enumerate((300, 1600, 1, 900))]
+    wanted = {"device": "cuda", "cuda_graph": graph, "repeat_self_test": True}
+    told = run_cpp_f3(f3, given, depth=depth, flow=flow, **wanted)
+    assert not told["error"]
+    pipeline = PerceptionPipeline.load(f3, "cuda", depth=depth, flow=flow, cuda_graph=False)
+    try:
+        for one, found in zip(given, told["results"], strict=True):
+            # Sums of features over events run in any order on a GPU.
+            assert_same(found, pipeline.process(one.window, *one.sensor), relative=1e-4)
+    finally:
+        pipeline.close()
 
 
 def test_no_events_give_the_same(f3_artifact, stand_in_head, run_cpp_f3):

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from event_windows import random_window as window
 
 from aot_runtime.compiled_model import load_model
 from aot_runtime.errors import ArtifactError, InputError
-from f3_ros.events.types import Events
-from f3_ros.events.windows import EventWindow
 from f3_ros.perception import PerceptionPipeline, resize_features
 from f3_ros.pipeline import F3Pipeline
 from f3_ros.predictions import ModelPredictor
@@ -26,18 +25,6 @@ VARIABLE = {"variable": True, "n_events": 1500, "max_events": 4000}
 FIXED = {"n_events": 1600, "hashed": True, "downsample": (21, 17)}
 CHANNELS = 16
 Head = Callable[..., Path]
-
-
-def window(count: int = 300, seed: int = 0, width: int = 64, height: int = 48) -> EventWindow:
-    """Random events in 20 ms that end at 1 s."""
-    generator = np.random.default_rng(seed)
-    events = Events(
-        generator.integers(0, width, count).astype(np.uint16),
-        generator.integers(0, height, count).astype(np.uint16),
-        np.sort(generator.integers(980_000, 1_000_000, count)),
-        generator.integers(0, 2, count).astype(np.uint8),
-    )
-    return EventWindow(980_000, 1_000_000, events, True, count)
 
 
 @pytest.fixture(scope="module", params=["variable", "fixed"])

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from event_windows import random_window as window
 
 from aot_runtime.errors import ArtifactError
-from f3_ros.events.types import Events
-from f3_ros.events.windows import EventWindow
 from f3_ros.perception import PerceptionPipeline
 from f3_ros.pipeline import F3Pipeline
 
@@ -32,18 +31,6 @@ MODES: dict[str, dict[str, Any]] = {
 # Sums of features over events run in any order on a GPU.
 TOLERANCE = {"variable": 1e-4, "fixed": 1e-4, "fp16": 3e-2}
 COUNTS = {"variable": (300, 5000, 0, 1, 20_000, 300), "fixed": (300, 1600, 0, 1, 40), "fp16": (300, 20_000, 300)}
-
-
-def window(count: int, seed: int = 0) -> EventWindow:
-    """Random events of a 64x48 sensor in 20 ms."""
-    generator = np.random.default_rng(seed)
-    events = Events(
-        generator.integers(0, 64, count).astype(np.uint16),
-        generator.integers(0, 48, count).astype(np.uint16),
-        np.sort(generator.integers(980_000, 1_000_000, count)),
-        generator.integers(0, 2, count).astype(np.uint8),
-    )
-    return EventWindow(980_000, 1_000_000, events, True, count)
 
 
 @pytest.fixture(scope="module")

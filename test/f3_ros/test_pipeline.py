@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from event_windows import random_window as window
 
 from aot_runtime.compiled_model import CompiledModel, load_model
 from aot_runtime.errors import ArtifactError, InputError
-from f3_ros.events.types import Events
-from f3_ros.events.windows import EventWindow
 from f3_ros.pipeline import F3Pipeline
 
 TOLERANCE = {"atol": 2e-4, "rtol": 1e-4}  # of golden/f3/README.md
@@ -35,18 +34,6 @@ CASES = [
     ("f3_dilated_k5", {**VARIABLE, "logits": True}, {"grid": "feat_grid"}),
     ("f3_polarity_tables", {**VARIABLE, "depthwise": "taps"}, {"": "feat"}),
 ]
-
-
-def window(count: int = 300, seed: int = 0, width: int = 64, height: int = 48) -> EventWindow:
-    """Random events in 20 ms that end at 1 s."""
-    generator = np.random.default_rng(seed)
-    events = Events(
-        generator.integers(0, width, count).astype(np.uint16),
-        generator.integers(0, height, count).astype(np.uint16),
-        np.sort(generator.integers(980_000, 1_000_000, count)),
-        generator.integers(0, 2, count).astype(np.uint8),
-    )
-    return EventWindow(980_000, 1_000_000, events, True, count)
 
 
 @pytest.fixture(scope="module")
