@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_artifacts import export_for_test
 
 from aot_runtime.benchmark import benchmark_artifact
 from aot_runtime.compiled_model import load_model
@@ -66,27 +67,12 @@ def test_benchmark_with_a_graph(artifact: Path) -> None:
 
 def test_fp32_artifacts_do_not_use_tf32(tmp_path: Path) -> None:
     """A convolution of 4096 products per output: TF32 would be off by some 1e-4 of the largest value."""
-    from aot_runtime.compiled_model import load_model
-    from aot_runtime.export import export_model
-    from aot_runtime.manifest import CheckpointInfo
-
     torch.manual_seed(0)
     network = torch.nn.Conv2d(256, 64, 4, bias=False).eval()
     image = torch.rand(1, 256, 24, 24)
     exact = torch.nn.functional.conv2d(image.double(), network.weight.detach().double())
     path = tmp_path / "conv.pt2"
-    export_model(
-        network,
-        {"image": image},
-        path=path,
-        family="test",
-        variant="conv",
-        task="test",
-        outputs=[("result", "", "")],
-        checkpoint=CheckpointInfo.random(0),
-        device="cuda",
-        progress=False,
-    )
+    export_for_test(network, {"image": image}, path, ["result"], device="cuda")
     before = torch.backends.cudnn.allow_tf32
     with load_model(path, "cuda") as model:
         found = model.run(image=image.cuda())["result"].double().cpu()

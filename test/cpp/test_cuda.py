@@ -12,9 +12,9 @@ import pytest
 import torch
 from bev_artifacts import tiny_encoder
 from cpp_programs import find_program, run_json
+from small_artifacts import export_for_test
 
 from aot_runtime.compiled_model import load_model
-from aot_runtime.export import export_model
 from aot_runtime.golden import make_inputs, uniform
 from aot_runtime.manifest import CheckpointInfo, DynamicDim, Manifest
 from aot_runtime.verdict import read_manifest
@@ -47,19 +47,14 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
             torch.manual_seed(1)
             network: torch.nn.Module = Blurred()
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            export_model(
+            export_for_test(
                 network,
                 {"image": torch.zeros(2, 3, 24, 32)},
-                path=path,
-                family="test",
-                variant="blurred",
-                task="test",
-                outputs=[("blurred", "", ""), ("means", "", "")],
-                checkpoint=CheckpointInfo.random(1),
+                path,
+                ["blurred", "means"],
                 device="cuda",
                 dynamic_dims={"image": {0: DynamicDim("n", 1, 8)}},
                 golden_laws={"image": uniform(-1.0, 1.0)},
-                progress=False,
             )
         else:
             from bev_ros.artifact import export_part

@@ -114,16 +114,8 @@ def test_windows_give_the_same(kind, f3_artifact, stand_in_head, run_cpp_f3):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("graph", [False, True])
 @pytest.mark.parametrize("kind", ["variable", "fixed"])
-def test_windows_give_the_same_on_a_gpu(
-    kind: str, graph: bool, f3_golden: Any, stand_in_head: Any, run_cpp_f3: Any, tmp_path: Path
-) -> None:
-    from aot_runtime.manifest import CheckpointInfo
-    from f3_ros.export_f3 import export_f3
-
-    options: dict[str, Any] = {"checkpoint": CheckpointInfo("f3_small_direct.npz", "0" * 64, "Apache-2.0")}
-    options |= VARIABLE if kind == "variable" else FIXED
-    f3 = tmp_path / "f3.pt2"
-    export_f3(f3_golden("f3_small_direct").model(), f3, device="cuda", progress=False, **options)
+def test_windows_give_the_same_on_a_gpu(kind, graph, f3_artifact, stand_in_head, run_cpp_f3):
+    f3 = f3_artifact("f3_small_direct", device="cuda", **(VARIABLE if kind == "variable" else FIXED))
     depth, flow = (stand_in_head(family, CHANNELS, 28, 42, device="cuda") for family in ("depth", "flow"))
     given = [Given(random_window(count, seed)) for seed, count in enumerate((300, 1600, 1, 900))]
     wanted = {"device": "cuda", "cuda_graph": graph, "repeat_self_test": True}

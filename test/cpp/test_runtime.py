@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cpp_programs import find_program, run_json
-from small_artifacts import two_outputs, with_manifest
+from small_artifacts import export_for_test, two_outputs, with_manifest
 
 from aot_runtime.backends import onnx_file
 from aot_runtime.compiled_model import CompiledModel, load_model
@@ -92,9 +92,6 @@ def test_a_package_that_needs_libtorch_by_name(
     """As packages for CUDA do, whose folder of torch nobody tells the dynamic linker."""
     import torch
 
-    from aot_runtime.export import export_model
-    from aot_runtime.manifest import CheckpointInfo
-
     compiler = tmp_path / "g++"
     compiler.write_text(
         '#!/bin/sh\ncase " $* " in *" -shared "*) exec g++ -Wl,--no-as-needed "$@";; esac\nexec g++ "$@"\n'
@@ -102,17 +99,7 @@ def test_a_package_that_needs_libtorch_by_name(
     compiler.chmod(0o755)
     monkeypatch.setenv("CXX", str(compiler))
     path = tmp_path / "linked.pt2"
-    export_model(
-        torch.nn.Linear(3, 2),
-        {"x": torch.zeros(4, 3)},
-        path=path,
-        family="test",
-        variant="linked",
-        task="test",
-        outputs=[("y", "", "")],
-        checkpoint=CheckpointInfo.random(0),
-        progress=False,
-    )
+    export_for_test(torch.nn.Linear(3, 2), {"x": torch.zeros(4, 3)}, path, ["y"])
     with zipfile.ZipFile(path) as package:
         library = next(name for name in package.namelist() if name.endswith(".so"))
         assert b"\0libtorch.so\0" in package.read(library)

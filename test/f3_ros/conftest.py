@@ -15,7 +15,10 @@ from kept_artifacts import cached, judged
 
 # Everything that decides what an artifact computes; a change of any of these compiles the artifacts again.
 SOURCES = (
-    *(f"f3_ros/{name}.py" for name in ("config", "blocks", "encoder", "model", "unet", "deploy", "export_f3")),
+    *(
+        f"f3_ros/{name}.py"
+        for name in ("config", "blocks", "encoder", "model", "unet", "deploy", "kernels", "export_f3")
+    ),
     *(f"aot_runtime/{name}.py" for name in ("export", "makers", "golden", "manifest")),
     *(f"aot_runtime/backends/{name}.py" for name in ("aoti", "package")),
 )
@@ -87,6 +90,7 @@ def f3_artifact(artifact_cache: Path, f3_golden: Callable[[str], F3Golden]) -> C
             lambda path: export_f3(golden.model(), path, checkpoint=checkpoint, progress=False, **options),
             asked=(golden.options, sorted(options.items())),
             state=golden.state,
+            good=judged(options.get("device", "cpu")),
         )
 
     return get

@@ -34,29 +34,12 @@ COUNTS = {"variable": (300, 5000, 0, 1, 20_000, 300), "fixed": (300, 1600, 0, 1,
 
 
 @pytest.fixture(scope="module")
-def artifacts(
-    tmp_path_factory: pytest.TempPathFactory, f3_golden: Any, stand_in_head: Head
-) -> Callable[[str], tuple[Path, Path, Path]]:
+def artifacts(f3_artifact: Callable[..., Path], stand_in_head: Head) -> Callable[[str], tuple[Path, Path, Path]]:
     """mode -> F3, depth head, flow head for CUDA."""
-    from aot_runtime.manifest import CheckpointInfo
-    from f3_ros.export_f3 import export_f3
-
-    made: dict[str, Path] = {}
 
     def get(mode: str) -> tuple[Path, Path, Path]:
-        if mode not in made:
-            golden = f3_golden("f3_small_direct")
-            made[mode] = tmp_path_factory.mktemp("cuda") / f"{mode}.pt2"
-            export_f3(
-                golden.model(),
-                made[mode],
-                checkpoint=CheckpointInfo("f3_small_direct.npz", "0" * 64, "Apache-2.0"),
-                device="cuda",
-                progress=False,
-                **MODES[mode],
-            )
-        depth = stand_in_head("depth", CHANNELS, 28, 42, device="cuda")
-        return made[mode], depth, stand_in_head("flow", CHANNELS, 28, 42, device="cuda")
+        depth, flow = (stand_in_head(family, CHANNELS, 28, 42, device="cuda") for family in ("depth", "flow"))
+        return f3_artifact("f3_small_direct", device="cuda", **MODES[mode]), depth, flow
 
     return get
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,25 @@ from kept_artifacts import cached
 from aot_runtime.backends import package
 
 THIS = "test/support/small_artifacts.py"
+
+
+def export_for_test(network: Any, inputs: dict[str, Any], path: Path, outputs: Sequence[str], **options: Any) -> None:
+    """`export_model` with a manifest that says nothing; `options` are further arguments of it."""
+    from aot_runtime.export import export_model
+    from aot_runtime.manifest import CheckpointInfo
+
+    export_model(
+        network,
+        inputs,
+        path=path,
+        family="test",
+        variant=path.stem,
+        task="test",
+        outputs=[(name, "", "") for name in outputs],
+        checkpoint=CheckpointInfo.random(0),
+        progress=False,
+        **options,
+    )
 
 
 def two_outputs(folder: Path, suffix: str = ".pt2") -> Path:
